@@ -1,0 +1,136 @@
+"""Command line: ``python -m ddpm_core demo`` and ``python -m ddpm_core edit``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .edits import paint, parse_color, push_color, shift
+from .inversion import invert
+from .pictures import labelled_row, load_picture, to_image
+from .pipeline import Pipeline
+from .replay import replay
+from .steps import Solver
+
+DEMO_GUIDANCE = 5.0  # the demo model is small: the paper's 15 is too much for it
+PAPER_GUIDANCE = 15.0
+
+
+class Progress:
+    """A bar over timesteps, fed by the callbacks of inversion and replay."""
+
+    def __init__(self, total: int):
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=total, unit="step")
+
+    def stage(self, name: str):
+        self.bar.set_description(name)
+        return lambda index, prediction, latent: self.bar.update()
+
+
+def edit(args: argparse.Namespace) -> None:
+    """Invert one picture and replay it under every target prompt."""
+    from .demo.model import FOLDER
+
+    model = Pipeline.load(args.model or FOLDER, args.device, getattr(torch, args.dtype))
+    side = args.size or model.pipe.unet.config.sample_size * model.cell
+    picture = load_picture(args.image, side, model.cell)
+    guidance = args.cfg if args.cfg is not None else PAPER_GUIDANCE if args.model else DEMO_GUIDANCE
+    progress = Progress((args.steps - args.skip) * (1 + len(args.target)))
+    x0 = model.encode(picture).to(args.device)
+    source = model.denoiser(args.source, guidance=args.cfg_source, negative=args.negative)
+    options = {"skip": args.skip, "eta": args.eta, "solver": Solver(args.solver), "seed": args.seed, "chunk": args.chunk}
+    maps = invert(source, x0, model.sigmas(args.steps), **options, callback=progress.stage("inverting"))
+    outs = [args.out] if len(args.target) == 1 else [args.out.with_stem(f"{args.out.stem}-{i + 1}") for i in range(len(args.target))]
+    for prompt, out in zip(args.target, outs):
+        target = model.denoiser(prompt, guidance=guidance, negative=args.negative)
+        edited = replay(target, maps, device=args.device, callback=progress.stage("editing"))
+        to_image(model.decode(edited)[0]).save(out)
+    progress.bar.close()
+    for out in outs:
+        print(out)
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Edit a drawn scene with the embedded model in every way, and show the results side by side."""
+    from .demo import scenes
+    from .demo.model import FOLDER
+
+    steps, skip, source_guidance = 50, 12, 3.5
+    model = Pipeline.load(FOLDER)
+    scene = scenes.scene_with(args.seed, shape="star", fill="striped", color="red", background="blue")
+    picture, prompt = scenes.render([scene]), scenes.caption(scene)
+    prompts = [prompt.replace("red", "green"), prompt.replace("star", "heart"), prompt.replace("blue", "yellow")]
+    progress = Progress(2 * (steps - skip) + 4 * (steps - skip) + 2 * steps + 2 * steps)
+    x0, sigmas = model.encode(picture), model.sigmas(steps)
+
+    def invert_with(words: str, guidance: float, first: int):
+        return invert(model.denoiser(words, guidance=guidance), x0, sigmas, skip=first, callback=progress.stage("inverting"))
+
+    def replay_with(words: str, guidance: float, maps):
+        return model.decode(replay(model.denoiser(words, guidance=guidance), maps, callback=progress.stage("editing")))[0]
+
+    maps = invert_with(prompt, source_guidance, skip)
+    panels = [("source", picture[0]), ("reconstruction", replay_with(prompt, source_guidance, maps))]
+    for words in prompts:
+        panels.append((words.replace(" on ", "\non "), replay_with(words, DEMO_GUIDANCE, maps)))
+    whole = invert_with(prompt, 1.0, 0)
+    panels.append(("shift by 5 cells\nto the left", replay_with(prompt, 1.0, shift(whole, -5, 0))))
+    unprompted = invert_with("", 1.0, skip)
+    mask = scenes.coverage([scene])
+    painted = paint(picture.movedim(1, -1), mask.movedim(1, -1), parse_color("#22aa33"), keep_lights=True).movedim(-1, 1)
+    cells = torch.nn.functional.avg_pool2d(mask, model.cell)
+    panels.append(("green pushed into the\nshape, no prompt", replay_with("", 1.0, push_color(unprompted, model.encode(painted), cells, strength=0.15))))
+    progress.bar.close()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    labelled_row(panels).save(args.out)
+    print(f"The result lies in {args.out.resolve()}")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m ddpm_core", description="Edit pictures through edit-friendly noise maps (arXiv 2304.06140).")
+    commands = top.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("demo", help="edit a drawn scene with the embedded model and show it", description=demo.__doc__)
+    one.add_argument("--out", type=Path, default=Path("out/demo.png"), help="the picture to write (default: %(default)s)")
+    one.add_argument("--seed", type=int, default=4, help="which scene (default: %(default)s)")
+    one.set_defaults(run=demo)
+    two = commands.add_parser("edit", help="edit a picture of your own by prompts", description=edit.__doc__)
+    add = two.add_argument
+    add("--image", type=Path, required=True, help="the picture to edit")
+    add("--source", required=True, help="a prompt that says what the picture shows; may be empty")
+    add("--target", action="append", required=True, help="a prompt that says what it shall show; give it several times to edit several ways from one inversion")
+    add("--out", type=Path, required=True, help="the picture to write; several targets get -1, -2, ... before the ending")
+    add("--model", type=Path, help="a diffusers folder or a .safetensors checkpoint of Stable Diffusion 1, 2 or XL (default: the embedded demo model)")
+    add("--steps", type=int, default=100, help="steps of the schedule; paper: 100, and 20 to 50 are often as good (default: %(default)s)")
+    add("--skip", type=int, default=36, help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 (default: %(default)s)")
+    add("--cfg", type=float, help="guidance towards the target; paper: 15, useful 7 to 18 (default: 15; 5 with the demo model)")
+    add("--cfg-source", type=float, default=3.5, help="guidance of the inversion; paper: 3.5 (default: %(default)s)")
+    add("--negative", default="", help="negative prompt of both")
+    add("--eta", type=float, default=1.0, help="noise of the steps: 1 is DDPM (paper), 0 is DDIM (default: %(default)s)")
+    add("--solver", choices=[s.value for s in Solver], default=Solver.FIRST_ORDER.value, help="(default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of the noise maps (default: %(default)s)")
+    add("--chunk", type=int, default=8, help="timesteps in one call of the model when inverting (default: %(default)s)")
+    add("--size", type=int, help="pixels of the shorter side (default: what the model was trained on)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu", help="(default: %(default)s)")
+    add("--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="precision of the model (default: %(default)s)")
+    two.set_defaults(run=edit)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        args.run(args)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

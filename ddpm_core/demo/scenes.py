@@ -1,0 +1,255 @@
+"""Drawn scenes with a known truth: one shape on a shaded background with a few grey dots.
+
+A scene's caption names its shape, fill, colour and background. What the caption does not say (position, size,
+rotation, the shading of the background, the dots) is what an edit must keep. As every scene is a set of numbers, the true
+result of an edit is the same scene with one number changed: ``dataclasses.replace(scene, color="green")``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+SIZE = 192  # pixels a side of the demo model's pictures
+
+SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon")
+FILLS = ("plain", "striped", "dotted", "checkered")
+COLORS = {
+    "red": (0.86, 0.12, 0.14),
+    "orange": (0.98, 0.52, 0.06),
+    "yellow": (0.97, 0.85, 0.10),
+    "green": (0.13, 0.62, 0.22),
+    "teal": (0.05, 0.66, 0.70),
+    "blue": (0.13, 0.28, 0.84),
+    "purple": (0.50, 0.17, 0.70),
+    "pink": (0.96, 0.45, 0.70),
+}
+BACKGROUNDS = {name: tuple(0.62 * v + 0.38 for v in rgb) for name, rgb in COLORS.items()}
+DOT_GREY = 0.42
+MAX_DOTS = 5
+_TINT = 0.6  # how far the second colour of a fill goes towards white
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One scene. Lengths are in units of the picture's side, angles in radians, y points down."""
+
+    shape: str
+    fill: str
+    color: str
+    background: str
+    x: float = 0.5
+    y: float = 0.5
+    radius: float = 0.25
+    angle: float = 0.0
+    shade_angle: float = 0.0
+    shade: float = 0.1
+    dots: tuple[tuple[float, float, float], ...] = ()  # (x, y, radius) each
+
+    def __post_init__(self):
+        for value, known, what in (
+            (self.shape, SHAPES, "shape"),
+            (self.fill, FILLS, "fill"),
+            (self.color, COLORS, "color"),
+            (self.background, BACKGROUNDS, "background"),
+        ):
+            if value not in known:
+                raise ValueError(f"Scene {what} must be one of {', '.join(known)}; got {value!r}.")
+        if len(self.dots) > MAX_DOTS:
+            raise ValueError(f"A Scene has at most {MAX_DOTS} dots; got {len(self.dots)}.")
+
+
+def caption(scene: Scene, fill: bool = True, color: bool = True, background: bool = True) -> str:
+    """What the scene shows, in words; each attribute can be left unsaid."""
+    words = [scene.fill] * fill + [scene.color] * color + [scene.shape]
+    article = "an" if words[0][0] in "aeiou" else "a"
+    where = f" on {'an' if scene.background[0] in 'aeiou' else 'a'} {scene.background} background" if background else ""
+    return f"{article} {' '.join(words)}{where}"
+
+
+def random_scene(generator: torch.Generator) -> Scene:
+    """A scene with every number drawn from ``generator``; shape and background never have the same colour name."""
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
+
+    def choice(values) -> str:
+        return list(values)[int(torch.randint(len(values), (), generator=generator))]
+
+    radius = uniform(0.21, 0.32)
+    x, y = uniform(radius + 0.04, 0.96 - radius), uniform(radius + 0.04, 0.96 - radius)
+    color = choice(COLORS)
+    dots = []
+    for _ in range(2 + int(torch.randint(MAX_DOTS - 1, (), generator=generator))):
+        for _ in range(20):  # a dot that never finds a free place is left out
+            dot = (uniform(0.05, 0.95), uniform(0.05, 0.95), uniform(0.020, 0.032))
+            apart = all(math.hypot(dot[0] - d[0], dot[1] - d[1]) > 0.12 for d in dots)
+            if apart and math.hypot(dot[0] - x, dot[1] - y) > radius * 1.15 + 0.05:
+                dots.append(dot)
+                break
+    return Scene(
+        shape=choice(SHAPES),
+        fill=choice(FILLS),
+        color=color,
+        background=choice([name for name in BACKGROUNDS if name != color]),
+        x=x,
+        y=y,
+        radius=radius,
+        angle=uniform(-0.45, 0.45),
+        shade_angle=uniform(0, 2 * math.pi),
+        shade=uniform(0.04, 0.22),
+        dots=tuple(dots),
+    )
+
+
+def random_scenes(count: int, seed: int) -> list[Scene]:
+    """``count`` scenes from one seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return [random_scene(generator) for _ in range(count)]
+
+
+def scene_with(seed: int, **changes) -> Scene:
+    """The random scene of a seed with some of its numbers replaced."""
+    generator = torch.Generator().manual_seed(seed)
+    return replace(random_scene(generator), **changes)
+
+
+def _polygon(p: Tensor, corners: Sequence[tuple[float, float]]) -> Tensor:
+    """Signed distance to a closed polygon. p: (..., 2); returns (...), negative inside."""
+    nearest = torch.full(p.shape[:-1], torch.inf)
+    inside = torch.zeros(p.shape[:-1], dtype=torch.bool)
+    for (ax, ay), (bx, by) in zip(corners, [*corners[1:], corners[0]]):
+        ex, ey = bx - ax, by - ay
+        wx, wy = p[..., 0] - ax, p[..., 1] - ay
+        along = ((wx * ex + wy * ey) / (ex * ex + ey * ey)).clamp(0, 1)
+        nearest = torch.minimum(nearest, (wx - along * ex) ** 2 + (wy - along * ey) ** 2)
+        crosses = (ay > p[..., 1]) != (by > p[..., 1])
+        if ey != 0:
+            inside ^= crosses & (wx < ex * wy / ey)
+    return torch.where(inside, -1.0, 1.0) * nearest.sqrt()
+
+
+def _star_corners(points: int, inner: float, outer: float) -> list[tuple[float, float]]:
+    radii = (outer, inner) * points
+    return [(r * math.sin(i * math.pi / points), -r * math.cos(i * math.pi / points)) for i, r in enumerate(radii)]
+
+
+def _heart_corners(count: int = 40) -> list[tuple[float, float]]:
+    corners = []
+    for i in range(count):
+        t = 2 * math.pi * i / count
+        heart_y = 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)
+        corners.append((16 * math.sin(t) ** 3 / 16.5, -(heart_y + 2.5) / 16.5))
+    return corners
+
+
+_TRIANGLE = _star_corners(3, 0.53, 1.06)  # a star whose inner corners lie on its sides
+_STAR = _star_corners(5, 0.50, 1.08)
+_HEART = _heart_corners()
+_ARM, _SPAN = 0.34, 0.95
+_CROSS = [(sx * a, sy * b) for sx, sy, pairs in ((1, -1, 0), (1, 1, 1), (-1, 1, 0), (-1, -1, 1))
+          for a, b in (((_ARM, _SPAN), (_ARM, _ARM), (_SPAN, _ARM)) if not pairs else ((_SPAN, _ARM), (_ARM, _ARM), (_ARM, _SPAN)))]  # fmt: skip
+
+
+def _distance(shape: str, p: Tensor) -> Tensor:
+    """Signed distance of points in the shape's own frame (unit radius). p: (..., 2) -> (...)."""
+    if shape == "circle":
+        return p.norm(dim=-1) - 0.88
+    if shape == "square":
+        q = p.abs() - 0.72
+        return q.clamp(min=0).norm(dim=-1) + q.amax(-1).clamp(max=0) - 0.05
+    if shape == "ring":
+        return (p.norm(dim=-1) - 0.72).abs() - 0.24
+    if shape == "moon":
+        cut = (p - torch.tensor([0.46, -0.12])).norm(dim=-1) - 0.72
+        return torch.maximum(p.norm(dim=-1) - 0.98, -cut)
+    corners = {"triangle": _TRIANGLE, "star": _STAR, "heart": _HEART, "cross": _CROSS}[shape]
+    return _polygon(p, corners)
+
+
+def _fill_amount(fill: str, p: Tensor, soft: Tensor) -> Tensor:
+    """Share of the second colour at points of the shape's frame. p: (n, ..., 2), soft: (n, ...) half a pixel."""
+    if fill == "plain":
+        return torch.zeros(p.shape[:-1])
+    if fill == "striped":
+        wave = torch.sin(p[..., 1] * (2 * math.pi / 0.62)) * (0.62 / (2 * math.pi))
+        return (0.5 + wave / (2 * soft)).clamp(0, 1)
+    cell = 0.60 if fill == "dotted" else 0.76
+    q = p / cell
+    if fill == "dotted":
+        away = (q - q.round()).norm(dim=-1) * cell - 0.19
+        return (0.5 - away / (2 * soft)).clamp(0, 1)
+    saw = ((q - q.floor()) - 0.5).abs() * 2 - 0.5  # triangle wave in [-0.5, 0.5], zero at the edges of the checks
+    side = (saw * cell / (2 * soft[..., None])).clamp(-0.5, 0.5)
+    return 0.5 + 2 * side[..., 0] * side[..., 1]
+
+
+def coverage(scenes: Sequence[Scene], size: int = SIZE, window: Sequence[tuple[float, float]] | None = None, span: float = 1.0) -> Tensor:
+    """How much of each pixel the shape covers. Returns (B, 1, size, size) in [0, 1]."""
+    return _layers(scenes, *_grid(scenes, size, window, span))[0][:, None]
+
+
+def _grid(scenes, size, window, span):
+    centers = (torch.arange(size) + 0.5) / size * span
+    y, x = torch.meshgrid(centers, centers, indexing="ij")
+    origin = torch.zeros(len(scenes), 2) if window is None else torch.tensor(window, dtype=torch.float32)
+    return torch.stack((x, y), dim=-1) + origin[:, None, None, :], span / size
+
+
+def _layers(scenes, points: Tensor, pixel: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Shape coverage, share of the second colour, and soft shadow at points (B, H, W, 2); each (B, H, W)."""
+    radius = torch.tensor([s.radius for s in scenes])[:, None, None]
+    angle = torch.tensor([s.angle for s in scenes])[:, None, None]
+    center = torch.tensor([(s.x, s.y) for s in scenes])[:, None, None, :]
+
+    def frame(points):
+        q = (points - center) / radius[..., None]
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        return torch.stack((cos * q[..., 0] + sin * q[..., 1], cos * q[..., 1] - sin * q[..., 0]), dim=-1)
+
+    own, shifted = frame(points), frame(points - torch.tensor([0.012, 0.020]))
+    soft = (0.5 * pixel / radius).expand(points.shape[:-1])
+    cover, shadow, second = (torch.empty(points.shape[:-1]) for _ in range(3))
+    for shape in {s.shape for s in scenes}:
+        rows = torch.tensor([i for i, s in enumerate(scenes) if s.shape == shape])
+        cover[rows] = (0.5 - _distance(shape, own[rows]) / (2 * soft[rows])).clamp(0, 1)
+        shadow[rows] = torch.sigmoid(-_distance(shape, shifted[rows]) / 0.06)
+    for fill in {s.fill for s in scenes}:
+        rows = torch.tensor([i for i, s in enumerate(scenes) if s.fill == fill])
+        second[rows] = _fill_amount(fill, own[rows], soft[rows])
+    return cover, second, shadow
+
+
+def render(scenes: Sequence[Scene], size: int = SIZE, window: Sequence[tuple[float, float]] | None = None, span: float = 1.0) -> Tensor:
+    """Draw scenes, anti-aliased. Returns (B, 3, size, size), float32 in [0, 1].
+
+    ``window`` gives the upper left corner of a square cut-out of side ``span`` for each scene (default: the whole picture).
+    """
+    points, pixel = _grid(scenes, size, window, span)
+    cover, second, shadow = _layers(scenes, points, pixel)
+    along = torch.tensor([(math.cos(s.shade_angle), math.sin(s.shade_angle)) for s in scenes])[:, None, None, :]
+    shade = torch.tensor([s.shade for s in scenes])[:, None, None]
+    light = 1 + shade * ((points - 0.5) * along).sum(-1) * 2
+
+    def paint(picture: Tensor, amount: Tensor, color: Tensor) -> Tensor:
+        return picture + amount[..., None] * (color - picture)
+
+    background = torch.tensor([BACKGROUNDS[s.background] for s in scenes])[:, None, None, :]
+    picture = (background * light[..., None]).clamp(0, 1)
+    dots = torch.full((len(scenes), MAX_DOTS, 3), -9.0)
+    for i, scene in enumerate(scenes):
+        if scene.dots:
+            dots[i, : len(scene.dots)] = torch.tensor(scene.dots)
+    for x, y, r in dots.permute(1, 2, 0):
+        away = torch.hypot(points[..., 0] - x[:, None, None], points[..., 1] - y[:, None, None]) - r[:, None, None]
+        amount = (0.5 - away / pixel).clamp(0, 1)
+        picture = paint(picture, amount, torch.tensor(DOT_GREY))
+    picture = paint(picture, 0.35 * shadow, torch.tensor(0.0))
+    color = torch.tensor([COLORS[s.color] for s in scenes])[:, None, None, :]
+    shape_color = color + _TINT * second[..., None] * (1 - color)
+    picture = paint(picture, cover, shape_color)
+    return picture.permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,182 @@
+"""The container of an inverted picture, and its file format."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .steps import Process, Solver, Step, schedule
+
+FORMAT = "edit-friendly-noise-maps"
+VERSION = "1"
+_TENSORS = ("sigmas", "latents", "residuals", "predictions")
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseMaps:
+    """The edit-friendly code of a batch of latents (paper section 3), in the order of execution.
+
+    Fields
+        sigmas       (S+1,) noise levels, strictly decreasing, float64; the last may be 0
+        latents      (S+1, B, C, *S) the path x; the last one is the clean latent x_0
+        residuals    (S, B, C, *S) x_next - mean, that is up z
+        predictions  (S, B, C, *S) x0_hat on the path
+        eta, solver, process   what a replay needs to be exact
+        seed         of the path's noise; item i of the batch has seed + i
+        skipped      steps of the whole schedule that were left out before the first one held here
+        mask         None or (1 or B, 1, *S) in [0, 1]: 1 where an edit may change the latent
+
+    The four tensors of values share one device and one dtype (float32, or float64 for oracle tests). Anything that does not fit is a
+    ValueError, raised once, here.
+    """
+
+    sigmas: Tensor
+    latents: Tensor
+    residuals: Tensor
+    predictions: Tensor
+    eta: float = 1.0
+    solver: Solver = Solver.FIRST_ORDER
+    process: Process = Process.VE
+    seed: int = 0
+    skipped: int = 0
+    mask: Tensor | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "sigmas", torch.as_tensor(self.sigmas, dtype=torch.float64, device="cpu"))
+        if self.sigmas.dim() != 1:
+            raise ValueError(f"sigmas must have shape (S+1,); got {tuple(self.sigmas.shape)}.")
+        schedule(self.sigmas, eta=self.eta, solver=self.solver, process=self.process)
+        _check_values(self)
+        if self.skipped < 0:
+            raise ValueError(f"skipped must be 0 or more; got {self.skipped}.")
+
+    @property
+    def steps(self) -> list[Step]:
+        """The S transitions that the maps belong to."""
+        return schedule(self.sigmas, eta=self.eta, solver=self.solver, process=self.process)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole schedule, the skipped ones included."""
+        return self.skipped + len(self.residuals)
+
+    @property
+    def z(self) -> Tensor:
+        """The paper's noise maps z_t (S, B, C, *S), eq. 5: residual / up. Raises ValueError where a step adds no noise."""
+        ups = torch.tensor([step.up for step in self.steps], dtype=self.residuals.dtype, device=self.residuals.device)
+        if (ups == 0).any():
+            where = ", ".join(str(i) for i in (ups == 0).nonzero().flatten().tolist())
+            raise ValueError(f"z = residual / up needs noise in every step (eta {self.eta:g}); up is 0 at step {where}: use residuals there.")
+        return self.residuals / ups.view(-1, *[1] * (self.residuals.dim() - 1))
+
+    def skip(self, n: int) -> NoiseMaps:
+        """The maps from step ``n`` of the whole schedule on: fewer steps, more of the picture kept."""
+        if not self.skipped <= n < self.total_steps:
+            raise ValueError(
+                f"skip must lie in [{self.skipped}, {self.total_steps - 1}]: the maps have {self.total_steps} steps, made with skip {self.skipped}; got {n}."
+            )
+        first = n - self.skipped
+        if first == 0:
+            return self
+        residuals = self.residuals[first:]
+        history = self.steps[first].history
+        if history:  # the run now starts without a step before: what the history term gave moves into the first residual
+            residuals = residuals.clone()
+            residuals[0] += history * (self.predictions[first] - self.predictions[first - 1])
+        return dataclasses.replace(
+            self, sigmas=self.sigmas[first:], latents=self.latents[first:], residuals=residuals, predictions=self.predictions[first:], skipped=n
+        )
+
+    def to(self, *args, **kwargs) -> NoiseMaps:
+        """The same maps on another device or in another dtype, with the arguments of ``Tensor.to``."""
+        moved = {name: getattr(self, name).to(*args, **kwargs) for name in _TENSORS[1:]}
+        mask = None if self.mask is None else self.mask.to(*args, **kwargs)
+        return dataclasses.replace(self, **moved, mask=mask)
+
+    def save(self, path: str | os.PathLike, metadata: Mapping[str, str] | None = None) -> None:
+        """Write a safetensors file; ``metadata`` adds strings of the caller's own to its header."""
+        from safetensors.torch import save_file
+
+        own = {
+            "format": FORMAT,
+            "version": VERSION,
+            "eta": repr(float(self.eta)),
+            "solver": self.solver.value,
+            "process": self.process.value,
+            "seed": str(self.seed),
+            "skipped": str(self.skipped),
+        }
+        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
+        if self.mask is not None:
+            tensors["mask"] = self.mask.detach().cpu().contiguous()
+        save_file(tensors, path, metadata={**(metadata or {}), **own})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> NoiseMaps:
+        """Read a file of ``save``. Raises FileNotFoundError, or ValueError for anything that is not a whole, valid file of this format."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                meta = file.metadata() or {}
+                _check_header(path, meta, set(file.keys()))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except FileNotFoundError:
+            raise
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} must be a whole safetensors file with noise maps; reading it failed: {error}.") from error
+        try:
+            own = {"eta": float(meta["eta"]), "solver": Solver(meta["solver"]), "process": Process(meta["process"])}
+            own |= {"seed": int(meta["seed"]), "skipped": int(meta["skipped"])}
+            return cls(**tensors, **own)
+        except KeyError as error:
+            raise ValueError(f"{path} must name eta, solver, process, seed and skipped in its header; {error} is missing.") from error
+        except ValueError as error:
+            raise ValueError(f"{path} does not hold valid noise maps: {error}") from error
+
+
+def _check_header(path, meta: Mapping[str, str], names: set[str]) -> None:
+    if meta.get("format") != FORMAT:
+        raise ValueError(f"{path} must be a noise maps file (format {FORMAT!r}); its header says {meta.get('format')!r}.")
+    if meta.get("version") != VERSION:
+        raise ValueError(f"{path} must have format version {VERSION!r}; it has {meta.get('version')!r}. Update the node pack, or make the maps again.")
+    expected = set(_TENSORS)
+    if names - {"mask"} != expected:
+        raise ValueError(f"{path} must hold the tensors {sorted(expected)}, and may hold 'mask'; it holds {sorted(names)}.")
+
+
+def _check_values(maps: NoiseMaps) -> None:
+    latents = maps.latents
+    count, shape = len(maps.sigmas) - 1, tuple(latents.shape[1:])
+    if latents.dim() not in (5, 6) or 0 in shape:
+        raise ValueError(f"latents must have shape (S+1, B, C, H, W) or (S+1, B, C, T, H, W), none of them 0; got {tuple(latents.shape)}.")
+    for name, length in (("latents", count + 1), ("residuals", count), ("predictions", count)):
+        tensor = getattr(maps, name)
+        if tuple(tensor.shape) != (length, *shape):
+            raise ValueError(f"{name} must have shape {(length, *shape)} for {count + 1} sigmas; got {tuple(tensor.shape)}.")
+        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != latents.dtype or tensor.device != latents.device:
+            raise ValueError(
+                "latents, residuals and predictions must share one dtype (float32 or float64) and one device; "
+                f"latents are {latents.dtype} on {latents.device}, {name} {tensor.dtype} on {tensor.device}."
+            )
+        check_finite(tensor, name)
+    if maps.mask is not None:
+        batch, spatial = shape[0], shape[2:]
+        if tuple(maps.mask.shape) not in ((1, 1, *spatial), (batch, 1, *spatial)) or not maps.mask.is_floating_point():
+            raise ValueError(f"mask must be a floating {(batch, 1, *spatial)} or {(1, 1, *spatial)}; got {maps.mask.dtype} {tuple(maps.mask.shape)}.")
+        check_finite(maps.mask, "mask")
+        low, high = maps.mask.min().item(), maps.mask.max().item()
+        if low < 0 or high > 1:
+            raise ValueError(f"mask must lie in [0, 1]; got values from {low:g} to {high:g}.")
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Raise ValueError if a tensor holds NaN or infinity."""
+    bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+    if bad:
+        raise ValueError(f"{name} must be finite; {bad} of {tensor.numel()} values are NaN or infinite.")

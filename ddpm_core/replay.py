@@ -1,0 +1,47 @@
+"""Sampling along stored noise maps: the same prompt gives the picture back, another prompt is the edit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .inversion import Denoise, call, state_dtype
+from .maps import NoiseMaps
+
+
+def replay(
+    denoise: Denoise,
+    maps: NoiseMaps,
+    *,
+    skip: int | None = None,
+    mask: Tensor | None = None,
+    device: torch.device | str = "cpu",
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Tensor:
+    """Start at latents[skip], then x_next = mean(x, denoise(x)) + residual (paper section 3.2, eq. 3 with fixed z).
+
+    maps      what ``invert`` made; ``skip`` counts steps of the whole schedule (default: where the maps start)
+    mask      (1 or B, 1, *S) in [0, 1], default the maps' own: where it is 0 the source is kept exactly, by blending with the path at every step
+    device    where the model runs
+    callback  called after each step with (index, prediction, latent), each (B, C, *S)
+
+    Returns the clean latent (B, C, *S) on ``device``, in the maps' dtype. Raises ValueError.
+    """
+    maps = maps if skip is None else maps.skip(skip)
+    mask = maps.mask if mask is None else mask
+    state = state_dtype(device)
+    if mask is not None:
+        mask = mask.to(device, state)
+    x, before = maps.latents[0].to(device, state), None
+    for i, (step, residual, source) in enumerate(zip(maps.steps, maps.residuals, maps.latents[1:])):
+        x0_hat = call(denoise, x, x.new_full((len(x),), step.sigma))
+        x = step.mean(x, x0_hat, before) + residual.to(device, state)
+        if mask is not None:
+            source = source.to(device, state)
+            x = source + mask * (x - source)
+        before = x0_hat
+        if callback is not None:
+            callback(i, x0_hat, x)
+    return x.to(maps.latents.dtype)

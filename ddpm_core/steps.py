@@ -1,0 +1,97 @@
+"""One step of the sampler: processes, solvers, and the mean that inversion and replay share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+
+class Process(str, Enum):
+    """How a noisy latent is made: x = alpha x_0 + sigma e."""
+
+    VE = "ve"  # eps-, v- and EDM-models; a VP model after division by sqrt(abar)
+    FLOW = "flow"  # rectified flow: SD3, Flux
+
+    def alpha(self, sigma):
+        """alpha of a noise level (a float or a tensor, returned as the same)."""
+        return 1 - sigma if self is Process.FLOW else 0 * sigma + 1
+
+
+class Solver(str, Enum):
+    """How the mean of a step follows from the model's predictions."""
+
+    FIRST_ORDER = "first_order"  # DDPM at eta 1, DDIM at eta 0
+    DPMPP_2M_SDE = "dpmpp_2m_sde"  # second order multistep (Lu et al. 2211.01095; the solver of LEDITS++)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The transition from ``sigma`` to ``sigma_next``, as plain numbers in double precision.
+
+    ``history`` weighs the difference between this prediction and the one of the step before; it is 0 for the first order and
+    for the first step of a run.
+    """
+
+    sigma: float
+    sigma_next: float
+    alpha: float
+    alpha_next: float
+    up: float
+    history: float
+
+    def mean(self, x: Tensor, x0_hat: Tensor, x0_before: Tensor | None) -> Tensor:
+        """Where the step leads without noise. All tensors (B, C, *S).
+
+        mean = alpha_next x0_hat + sqrt(sigma_next^2 - up^2) eps_hat + history (x0_hat - x0_before),
+        eps_hat = (x - alpha x0_hat) / sigma                       (Song et al. 2010.02502, eq. 12; Lu et al. 2211.01095)
+        """
+        eps_hat = (x - self.alpha * x0_hat) / self.sigma
+        mean = self.alpha_next * x0_hat + math.sqrt(max(self.sigma_next**2 - self.up**2, 0.0)) * eps_hat
+        return mean + self.history * (x0_hat - x0_before) if self.history else mean
+
+
+def schedule(sigmas: Sequence[float] | Tensor, *, eta: float = 1.0, solver: Solver = Solver.FIRST_ORDER, process: Process = Process.VE) -> list[Step]:
+    """The steps between neighbouring noise levels.
+
+    With decay = (alpha sigma_next) / (alpha_next sigma), that is exp(-h) for the step h in log SNR:
+
+        first order     up = eta sigma_next sqrt(1 - decay^2)                  (DDIM eq. 16; k-diffusion's ancestral step)
+        dpmpp_2m_sde    up = sigma_next sqrt(1 - decay^(2 eta)),  history = alpha_next (1 - decay^(1 + eta)) h / (2 h_before)
+
+    ``sigmas`` (S+1,) must decrease strictly, stay within the process's range, and may end at 0. Raises ValueError.
+    """
+    levels = [float(s) for s in sigmas]
+    _check_levels(levels, process)
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1] (1 is DDPM, 0 is DDIM); got {eta}.")
+    steps, h_before = [], None
+    for sigma, sigma_next in zip(levels[:-1], levels[1:]):
+        alpha, alpha_next = process.alpha(sigma), process.alpha(sigma_next)
+        decay = alpha * sigma_next / (alpha_next * sigma)
+        h = -math.log(decay) if decay > 0 else math.inf
+        history = 0.0
+        if solver is Solver.DPMPP_2M_SDE:
+            up = sigma_next * math.sqrt(1 - decay ** (2 * eta))
+            if h_before is not None and math.isfinite(h):
+                history = alpha_next * (1 - decay ** (1 + eta)) * h / (2 * h_before)
+        else:
+            up = eta * sigma_next * math.sqrt(1 - decay**2)
+        steps.append(Step(sigma, sigma_next, alpha, alpha_next, up, history))
+        h_before = h
+    return steps
+
+
+def _check_levels(levels: list[float], process: Process) -> None:
+    if len(levels) < 2:
+        raise ValueError(f"sigmas must hold at least 2 noise levels (one step); got {len(levels)}.")
+    if not all(map(math.isfinite, levels)):
+        raise ValueError(f"sigmas must be finite; got {levels}.")
+    for sigma, sigma_next in zip(levels[:-1], levels[1:]):
+        if not sigma > sigma_next >= 0:
+            raise ValueError(f"sigmas must decrease strictly and not go below 0; got {sigma:g} followed by {sigma_next:g}.")
+    if process is Process.FLOW and levels[0] > 1:
+        raise ValueError(f"sigmas of a flow process lie in [0, 1]; got {levels[0]:g} at the start.")

@@ -1,0 +1,118 @@
+"""EditFriendlyInvert: a picture's latent to its edit-friendly noise maps (paper section 3.2)."""
+
+from __future__ import annotations
+
+import comfy.samplers
+import torch
+from comfy_api.latest import io
+
+from ..ddpm_core import NoiseMaps, Solver, invert
+from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, automatic_chunk, latent_mask, make_guider, one_timestep_a_call, process_of, run
+
+
+class EditFriendlyInvert(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="EditFriendlyInvert",
+            display_name="Edit-Friendly Invert",
+            category="edit-friendly noise maps",
+            description="Invert a picture into noise maps that give it back exactly. Edit them, or sample along them with another prompt (Noise Map Edit).",
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model; LoRAs and patches on it are used. Use the same one for the edit."),
+                io.Conditioning.Input("positive", tooltip="A prompt that says what the picture shows now. May be empty."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt; usually empty."),
+                io.Latent.Input("latent", tooltip="The picture, from VAE Encode. A noise mask in it says where an edit may change the picture."),
+                io.Int.Input("steps", default=100, min=1, max=1000, tooltip="Steps of the whole schedule. Paper: 100. 20 to 50 are faster and often as good."),
+                io.Int.Input(
+                    "skip",
+                    default=36,
+                    min=0,
+                    max=999,
+                    tooltip="Steps left out at the noisy end; they cost nothing. More keeps more of the picture. Paper: 36 of 100, useful 0 to 40. "
+                    "An edit can skip more than the inversion, not less.",
+                ),
+                io.Float.Input("cfg", default=3.5, min=0.0, max=100.0, step=0.1, tooltip="Guidance towards the source prompt. Paper: 3.5. 1 is twice as fast."),
+                io.Float.Input(
+                    "eta",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much noise each step has: 1 is DDPM (paper), 0 is DDIM. Colour edits need more than 0.",
+                ),
+                io.Combo.Input(
+                    "solver",
+                    options=[solver.value for solver in Solver],
+                    default=Solver.FIRST_ORDER.value,
+                    tooltip="first_order is the paper's and edits best. dpmpp_2m_sde reconstructs exactly too, but its edits are rough.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.SCHEDULER_NAMES,
+                    default="ddim_uniform",
+                    tooltip="How the noise levels are spaced. ddim_uniform is the paper's even spacing.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Seed of the maps. Every seed gives the picture back exactly; edits differ a little from seed to seed.",
+                ),
+                io.Int.Input(
+                    "chunk",
+                    default=0,
+                    min=0,
+                    max=64,
+                    tooltip="Timesteps evaluated in one batch: more is faster and takes more memory. 0 chooses what fits; running out of memory halves it.",
+                ),
+                io.Sigmas.Input("sigmas", optional=True, tooltip="Noise levels of your own, high to low; they replace steps and scheduler."),
+            ],
+            outputs=[NoiseMapsType.Output(display_name="noise_maps", tooltip=NOISE_MAPS_TOOLTIP)],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, latent, steps, skip, cfg, eta, solver, scheduler, seed, chunk, sigmas=None, **kwargs) -> io.NodeOutput:
+        samples = latent["samples"]
+        levels = _levels(model, steps, scheduler, sigmas)
+        _check(model, samples, levels, skip)
+        mask = latent.get("noise_mask")
+        mask = None if mask is None else latent_mask(mask, samples.shape)
+        guider = make_guider(model, positive, negative, cfg)
+        process, made = process_of(model), []
+
+        def body(denoise, inner_model, x0, report):
+            per_call = 1 if one_timestep_a_call(guider) else chunk or automatic_chunk(inner_model, x0.shape, x0.device)
+            options = {"skip": skip, "eta": eta, "solver": Solver(solver), "process": process, "seed": seed, "chunk": per_call, "mask": mask}
+            made.append(invert(denoise, x0, levels, **options, callback=report))
+            return x0
+
+        run(guider, samples, torch.as_tensor(levels)[skip:], body, seed, mask)
+        maps: NoiseMaps = made[0]
+        return io.NodeOutput(maps)
+
+
+def _levels(model, steps: int, scheduler: str, sigmas) -> list[float]:
+    """The noise levels as doubles, high to low."""
+    if sigmas is None:
+        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+    return sigmas.double().tolist()
+
+
+def _check(model, samples: torch.Tensor, levels: list[float], skip: int) -> None:
+    node = "EditFriendlyInvert"
+    channels = model.get_model_object("latent_format").latent_channels
+    if samples.shape[1] != channels:
+        raise NodeError(node, "latent", f"it has {samples.shape[1]} channels and the model needs {channels}.", "Encode the picture with this model's VAE.")
+    if not samples.any():
+        raise NodeError(node, "latent", "it is empty (all zeros).", "Connect the latent of a picture, from VAE Encode.")
+    if len(levels) < 2 or any(a <= b for a, b in zip(levels[:-1], levels[1:])):
+        shown = ", ".join(f"{s:.4g}" for s in levels[:6])
+        raise NodeError(node, "sigmas", f"it must hold at least two noise levels that fall from step to step; got {len(levels)}: {shown}.")
+    if skip >= len(levels) - 1:
+        raise NodeError(node, "skip", f"it must be less than the {len(levels) - 1} steps of the schedule; got {skip}.", "Lower skip, or raise steps.")
+
+
+NODES = [EditFriendlyInvert]

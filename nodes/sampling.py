@@ -1,0 +1,130 @@
+"""Between ComfyUI and the core: the type on the wires, and a guider's run with a body of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import comfy.model_management
+import comfy.sampler_helpers
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy.model_sampling import CONST
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..ddpm_core import NoiseMaps, Process
+
+NoiseMapsType = io.Custom("NOISE_MAPS")
+NOISE_MAPS_TOOLTIP = "Edit-friendly noise maps: the picture as a starting latent and one noise map for each step."
+CHUNKS = (8, 4, 2)  # timesteps a call that the automatic choice tries
+
+
+class NodeError(ValueError):
+    """An error for the person at the graph: the node, the socket, the rule with the value received, and what to do."""
+
+    def __init__(self, node: str, socket: str, problem: str, remedy: str = ""):
+        super().__init__(f"{node}, input '{socket}': {problem}" + (f" {remedy}" if remedy else ""))
+
+
+class GuidedRun(comfy.samplers.Sampler):
+    """A sampler whose work is ``body(denoise, model, latent, callback)``; run through ``guider.sample`` it gets LoRAs, ControlNets, hooks,
+    previews, interrupts and offloading from ComfyUI."""
+
+    def __init__(self, body: Callable):
+        self.body = body
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False, **kwargs):
+        total = len(sigmas) - 1
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            return model_wrap(x.float(), sigma.float(), **extra_args)
+
+        def report(index: int, x0_hat: Tensor, x: Tensor) -> None:
+            if callback is not None:
+                callback(index, x0_hat.float(), x.float(), total)
+
+        return self.body(denoise, model_wrap.inner_model, latent_image, report)
+
+
+def make_guider(model, positive, negative, cfg: float) -> comfy.samplers.CFGGuider:
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    return guider
+
+
+def run(guider, latent: Tensor, sigmas: Tensor, body: Callable, seed: int, mask: Tensor | None = None) -> Tensor:
+    """Run ``body`` inside the guider's sampling; latent (B, C, *S) as on ComfyUI's LATENT wires, and so is the result, on the intermediate device."""
+    import latent_preview
+
+    callback = latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1)
+    disable = not comfy.utils.PROGRESS_BAR_ENABLED
+    out = guider.sample(
+        torch.zeros_like(latent), latent, GuidedRun(body), sigmas.float(), denoise_mask=mask, callback=callback, disable_pbar=disable, seed=seed
+    )
+    return out.to(comfy.model_management.intermediate_device())
+
+
+def process_of(model) -> Process:
+    """The process that a MODEL was trained for."""
+    return Process.FLOW if isinstance(model.get_model_object("model_sampling"), CONST) else Process.VE
+
+
+def latent_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A mask of any size as (B, 1, *S) in [0, 1] for latents of shape (B, C, *S)."""
+    return comfy.utils.reshape_mask(mask.float(), torch.Size(shape))[:, :1].clamp(0, 1).contiguous()
+
+
+def one_timestep_a_call(guider) -> bool:
+    """Whether the run has parts that see only the first timestep of a batch: timestep ranges, ControlNets, scheduled hooks, model patches."""
+    looks_at_first = {"control", "hooks", "start_percent", "end_percent", "timestep_start", "timestep_end"}
+    conditionings = [entry for conds in guider.original_conds.values() for entry in conds]
+    options = guider.model_options
+    transformer = options.get("transformer_options", {})
+    patched = any(transformer.get(key) for key in ("patches", "patches_replace", "wrappers", "callbacks")) or any(
+        options.get(key)
+        for key in (
+            "model_function_wrapper",
+            "sampler_cfg_function",
+            "sampler_pre_cfg_function",
+            "sampler_post_cfg_function",
+            "sampler_calc_cond_batch_function",
+            "context_handler",
+        )
+    )
+    return patched or any(entry.get(key) is not None for entry in conditionings for key in looks_at_first)
+
+
+def automatic_chunk(inner_model, shape: torch.Size, device: torch.device) -> int:
+    """Timesteps a call whose two guidance branches fit into the free memory, by ComfyUI's own estimate."""
+    free = comfy.model_management.get_free_memory(device)
+    batch, *rest = shape
+    return next((k for k in CHUNKS if inner_model.memory_required([2 * k * batch, *rest]) * 1.5 < free), 1)
+
+
+def check_fits(node: str, maps: NoiseMaps, model) -> None:
+    """Raise NodeError unless the maps belong to the model's kind of latent and process."""
+    if not isinstance(maps, NoiseMaps):
+        raise NodeError(node, "noise_maps", f"NOISE_MAPS of this pack are needed; got {type(maps).__name__}.", "Connect the output of EditFriendlyInvert.")
+    channels, expected = maps.latents.shape[2], model.get_model_object("latent_format").latent_channels
+    if channels != expected:
+        raise NodeError(
+            node,
+            "noise_maps",
+            f"the maps have {channels} latent channels and the model has {expected}.",
+            "Use the model that the picture was inverted with.",
+        )
+    if maps.process is not process_of(model):
+        raise NodeError(
+            node,
+            "noise_maps",
+            f"the maps were made with a '{maps.process.value}' model and this is a '{process_of(model).value}' model.",
+            "Use the model that the picture was inverted with.",
+        )
+
+
+def maps_latent(maps: NoiseMaps, model) -> Tensor:
+    """The clean latent of the maps as on LATENT wires."""
+    return model.get_model_object("latent_format").process_out(maps.latents[-1])

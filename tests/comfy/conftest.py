@@ -1,0 +1,58 @@
+"""One ComfyUI and one browser for all the tests here; where they are absent the tests are skipped, and the last lines of the run say so."""
+
+import pytest
+
+from tests.comfy import browser as browser_module
+from tests.comfy import server as server_module
+
+HOW_TO_COMFYUI = "install ComfyUI in ~/comfy/ComfyUI with a .venv inside (or set COMFYUI_PATH and COMFYUI_PYTHON)"
+HOW_TO_BROWSER = "pip install playwright, and apt-get install chromium (or set CHROMIUM)"
+
+
+@pytest.fixture(scope="session")
+def server():
+    reason = server_module.why_not()
+    if reason:
+        pytest.skip(f"COMFYUI NOT TESTED: {reason}; {HOW_TO_COMFYUI}")
+    with server_module.Server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def page(server):
+    reason = browser_module.why_not()
+    if reason:
+        pytest.skip(f"COMFYUI'S FRONTEND NOT TESTED: {reason}; {HOW_TO_BROWSER}")
+    with browser_module.Page(server) as opened:
+        yield opened
+
+
+def pytest_itemcollected(item):
+    """Mark what each test needs, where the summary finds it in the reports."""
+    item.user_properties += [("needs", name) for name in ("server", "page") if name in getattr(item, "fixturenames", ())]
+
+
+def _counts(stats, need):
+    """How many tests with this need ran, and how many were collected to run."""
+    reports = {
+        outcome: [report for report in stats.get(outcome, []) if ("needs", need) in getattr(report, "user_properties", [])]
+        for outcome in ("passed", "failed", "error", "skipped")
+    }
+    ran = len(reports["passed"]) + len(reports["failed"])
+    return ran, sum(map(len, reports.values()))
+
+
+def pytest_terminal_summary(terminalreporter):
+    comfy, _ = server_module.find_comfyui()
+    no_server, no_browser = server_module.why_not(), browser_module.why_not()
+    where = f"ComfyUI {server_module.comfyui_version(comfy)} at {comfy}" if comfy else ""
+    for title, need, place, reason, how in (
+        ("COMFYUI", "server", where, no_server, HOW_TO_COMFYUI),
+        ("COMFYUI'S FRONTEND", "page", f"it in {browser_module.find_chromium()}", no_server or no_browser, HOW_TO_COMFYUI if no_server else HOW_TO_BROWSER),
+    ):
+        ran, known = _counts(terminalreporter.stats, need)
+        if ran:
+            terminalreporter.write_sep("=", f"{title}: {ran} test{'s' * (ran != 1)} ran against {place}", green=True, bold=True)
+        elif known:
+            said = f"{reason}; {how}" if reason else "see the errors above"
+            terminalreporter.write_sep("=", f"{title}: NOT TESTED: {said}", red=True, bold=True)

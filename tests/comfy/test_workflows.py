@@ -1,0 +1,77 @@
+"""Every example workflow: the kept API prompt runs on the real server, and is what the frontend makes of the workflow."""
+
+import json
+
+import pytest
+
+from tests.comfy.server import PACK, PromptError
+
+WORKFLOWS = sorted((PACK / "example_workflows").glob("*.json"))
+PROMPTS = PACK / "tests" / "comfy" / "prompts"
+HOW_TO = "write it with: python -m tests.comfy.browser example_workflows/*.json --api tests/comfy/prompts/"
+# The widgets in which stock loaders name a file that the user downloads.
+DOWNLOADS = {
+    "CheckpointLoaderSimple": "ckpt_name",
+    "ControlNetLoader": "control_net_name",
+    "LoraLoader": "lora_name",
+    "UNETLoader": "unet_name",
+    "VAELoader": "vae_name",
+}
+
+each_workflow = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def kept_prompt(workflow):
+    path = PROMPTS / workflow.name
+    assert path.is_file(), f"{workflow.name} has no API prompt kept; {HOW_TO}"
+    return json.loads(path.read_text("utf-8"))
+
+
+def without_titles(prompt):
+    return {node_id: {"class_type": node["class_type"], "inputs": node["inputs"]} for node_id, node in prompt.items()}
+
+
+def needs_download(prompt):
+    return any(node["class_type"] in DOWNLOADS for node in prompt.values())
+
+
+def check_pictures(history):
+    assert history.images, "no picture came out"
+    for image in history.images:
+        assert any(low < high for low, high in image.convert("RGB").getextrema()), "a picture of a single colour came out"
+
+
+def check_lacks_only_downloads(server, prompt):
+    with pytest.raises(PromptError) as caught:
+        server.submit(prompt)
+    assert caught.value.kind == "validation"
+    other = [
+        error for error in caught.value.errors if error["type"] != "value_not_in_list" or error["extra_info"]["input_name"] != DOWNLOADS.get(error["node_type"])
+    ]
+    assert other == []
+
+
+@pytest.mark.skipif(not PROMPTS.is_dir(), reason="no prompts are kept yet")
+def test_no_prompt_without_its_workflow():
+    assert {path.name for path in PROMPTS.glob("*.json")} <= {path.name for path in WORKFLOWS}
+
+
+@each_workflow
+def test_runs(server, workflow):
+    prompt = kept_prompt(workflow)
+    if needs_download(prompt):
+        check_lacks_only_downloads(server, prompt)
+    else:
+        check_pictures(server.queue(prompt))
+
+
+@each_workflow
+def test_opens_in_the_browser(page, workflow):
+    page.load(workflow)
+    assert page.missing() == []
+    prompt = page.prompt()
+    assert page.our_errors() == []
+    assert without_titles(prompt) == without_titles(kept_prompt(workflow)), f"the kept prompt is not what the frontend makes of {workflow.name}; {HOW_TO}"
+    if not needs_download(prompt):
+        check_pictures(page.queue())
+        assert page.our_errors() == []

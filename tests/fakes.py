@@ -1,0 +1,60 @@
+"""Denoisers small enough to reason about."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ddpm_core import Process
+
+
+def spread(sigma: Tensor, x: Tensor) -> Tensor:
+    """sigma (B,) as (B, 1, ..., 1)."""
+    return sigma.view(-1, *[1] * (x.dim() - 1)).to(x)
+
+
+def gaussian(mean: float = 0.0, variance: float = 1.0, process: Process = Process.VE):
+    """The exact denoiser of data N(mean, variance I)."""
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        s = spread(sigma, x)
+        a = process.alpha(s)
+        return mean + a * variance / (a**2 * variance + s**2) * (x - a * mean)
+
+    return denoise
+
+
+def network(prompt: float = 0.0, process: Process = Process.VE):
+    """A smooth nonlinear denoiser that mixes neighbours and depends on a "prompt"; any shape (B, C, *S)."""
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        s = spread(sigma, x)
+        a = process.alpha(s)
+        x0 = a * x / (a**2 + s**2)
+        mixed = x0 + 0.5 * x0.roll(1, -1) - 0.3 * x0.roll(1, 1)
+        return 0.7 * x0 + 0.5 * torch.tanh(mixed + prompt + 0.2 * torch.cos(s))
+
+    return denoise
+
+
+class Counting:
+    """A denoiser that notes the size of each call."""
+
+    def __init__(self, denoise):
+        self.denoise, self.sizes = denoise, []
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        return self.denoise(x, sigma)
+
+
+def ddpm_sigmas(steps: int) -> Tensor:
+    """Stable Diffusion's schedule with leading spacing, then 0; (steps + 1,), float64."""
+    abar = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2).cumprod(0)
+    timesteps = torch.arange(steps).flip(0) * (1000 // steps) + 1
+    return torch.cat((((1 - abar) / abar).sqrt()[timesteps], torch.zeros(1, dtype=torch.float64)))
+
+
+def flow_sigmas(steps: int) -> Tensor:
+    """From 1 to 0 in even steps; (steps + 1,), float64."""
+    return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
