@@ -37,7 +37,7 @@ def edit(args: argparse.Namespace) -> None:
     """Invert one picture and replay it under every target prompt."""
     from .demo.model import FOLDER
 
-    model = Pipeline.load(args.model or FOLDER, args.device, getattr(torch, args.dtype))
+    model = Pipeline.load(args.model or FOLDER, args.device, getattr(torch, args.dtype), args.config)
     side = args.size or model.pipe.unet.config.sample_size * model.cell
     picture = load_picture(args.image, side, model.cell)
     guidance = args.cfg if args.cfg is not None else PAPER_GUIDANCE if args.model else DEMO_GUIDANCE
@@ -106,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
     add("--target", action="append", required=True, help="a prompt that says what it shall show; give it several times to edit several ways from one inversion")
     add("--out", type=Path, required=True, help="the picture to write; several targets get -1, -2, ... before the ending")
     add("--model", type=Path, help="a diffusers folder or a .safetensors checkpoint of Stable Diffusion 1, 2 or XL (default: the embedded demo model)")
+    add("--config", type=Path, help="with a single-file checkpoint on a machine without a connection: a diffusers folder of the same kind of model")
     add("--steps", type=int, default=100, help="steps of the schedule; paper: 100, and 20 to 50 are often as good (default: %(default)s)")
     add("--skip", type=int, default=36, help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 (default: %(default)s)")
     add("--cfg", type=float, help="guidance towards the target; paper: 15, useful 7 to 18 (default: 15; 5 with the demo model)")

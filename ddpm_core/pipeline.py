@@ -29,8 +29,11 @@ class Pipeline:
         self.sigma_of_timestep = ((1 - abar) / abar).sqrt()  # (1000,), increasing
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Pipeline:
-        """From a diffusers folder or a single ``.safetensors`` checkpoint. Raises FileNotFoundError or ValueError."""
+    def load(cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, config: str | Path | None = None) -> Pipeline:
+        """From a diffusers folder or a single ``.safetensors`` checkpoint. Raises FileNotFoundError or ValueError.
+
+        A single file has no configuration in it: diffusers gets it from the hub, or from ``config``, the folder of a pipeline of the same kind.
+        """
         import diffusers
 
         path = Path(path)
@@ -40,7 +43,7 @@ class Pipeline:
             if path.is_dir():
                 pipe = diffusers.DiffusionPipeline.from_pretrained(path, **_without_checker(path))
             else:
-                pipe = _from_single_file(path)
+                pipe = _from_single_file(path, config)
         except (OSError, KeyError, RuntimeError) as error:
             raise ValueError(f"{path} could not be loaded as a Stable Diffusion model: {error}") from error
         return cls(pipe.to(device, dtype))
@@ -143,7 +146,7 @@ def _without_checker(path: Path) -> dict:
     return {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in json.loads(index.read_text()) else {}
 
 
-def _from_single_file(path: Path):
+def _from_single_file(path: Path, config: str | Path | None):
     """A checkpoint as the pipeline that its keys speak of."""
     import diffusers
     from safetensors import SafetensorError, safe_open
@@ -155,4 +158,4 @@ def _from_single_file(path: Path):
         raise ValueError(f"{path} must be a diffusers folder or a .safetensors checkpoint; reading it failed: {error}.") from error
     large = any(key.startswith("conditioner.embedders.1.") for key in keys)
     kind: Callable = diffusers.StableDiffusionXLPipeline if large else diffusers.StableDiffusionPipeline
-    return kind.from_single_file(path)
+    return kind.from_single_file(str(path), **({"config": str(config), "local_files_only": True} if config else {}))

@@ -140,6 +140,8 @@ class DemoTextModel(comfy.sd1_clip.SD1ClipModel):
             special_tokens={"start": config["bos_token_id"], "end": end, "pad": end},
             return_projected_pooled=False,
         )
+        small = self.clip_l.operations.Embedding(config["vocab_size"], config["hidden_size"], dtype=dtype, device=device)
+        self.clip_l.transformer.set_input_embeddings(small)  # ComfyUI builds every CLIP with the full-size vocabulary
 
 
 def _load_clip() -> comfy.sd.CLIP:
@@ -149,9 +151,10 @@ def _load_clip() -> comfy.sd.CLIP:
         tokenizer = DemoTokenizer
 
     weights = _weights("text_encoder")
+    weights["text_projection.weight"] = torch.eye(TEXT["hidden_size"])  # the pooled text that nothing reads
     clip = comfy.sd.CLIP(Target, parameters=sum(w.numel() for w in weights.values()), model_options={"dtype": torch.float32})
     missing, unexpected = clip.load_sd(weights)
-    _check_loaded("text encoder", [key for key in missing if "text_projection" not in key], unexpected)
+    _check_loaded("text encoder", missing, unexpected)
     return clip
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from .model import CONTEXT, FOLDER, build_pipeline
 from .scenes import SIZE, caption, random_scene, render
@@ -153,6 +154,12 @@ def measure_latents(pipe, folder: Path, device: str, generator: torch.Generator)
     (folder / "preview.json").write_text(json.dumps({"latent_rgb_factors": factors[:4].tolist(), "latent_rgb_factors_bias": factors[4].tolist()}))
 
 
+def name_as_published(path: Path) -> None:
+    """Give a CLIP text encoder's tensors the names that published checkpoints have, which every version of transformers and ComfyUI reads."""
+    tensors = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the pipeline")
@@ -180,6 +187,7 @@ def main() -> None:
             requires_safety_checker=False,
         )
         stored.save_pretrained(args.out)
+        name_as_published(args.out / "text_encoder" / "model.safetensors")
 
     if args.resume or not args.autoencoder_minutes:
         pipe.register_modules(vae=type(pipe.vae).from_pretrained(args.out / "vae").float())

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from tests.comfy.server import PACK, PromptError
+from tests.comfyui.server import PACK, PromptError
 
 WORKFLOWS = sorted((PACK / "example_workflows").glob("*.json"))
 PROMPTS = PACK / "tests" / "comfy" / "prompts"
-HOW_TO = "write it with: python -m tests.comfy.browser example_workflows/*.json --api tests/comfy/prompts/"
+HOW_TO = "write it with: python -m tests.comfyui.browser example_workflows/*.json --api tests/comfyui/prompts/"
 # The widgets in which stock loaders name a file that the user downloads.
 DOWNLOADS = {
     "CheckpointLoaderSimple": "ckpt_name",

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from tests.comfy.server import PromptError
+from tests.comfyui.server import PromptError
 
 
 def workflow(middle="ImageInvert"):

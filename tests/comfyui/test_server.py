@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from tests.comfy import server as server_module
-from tests.comfy.server import FOLDER, PromptError
+from tests.comfyui import server as server_module
+from tests.comfyui.server import FOLDER, PromptError
 
 NODES = {"EditFriendlyInvert", "NoiseMapEdit", "ShiftNoise", "ColorMaskEdit", "LoadDemoModel", "DrawDemoScene"}
 ORANGE = 0xFF8000

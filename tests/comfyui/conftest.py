@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.comfy import browser as browser_module
-from tests.comfy import server as server_module
+from tests.comfyui import browser as browser_module
+from tests.comfyui import server as server_module
 
 HOW_TO_COMFYUI = "install ComfyUI in ~/comfy/ComfyUI with a .venv inside (or set COMFYUI_PATH and COMFYUI_PYTHON)"
 HOW_TO_BROWSER = "pip install playwright, and apt-get install chromium (or set CHROMIUM)"

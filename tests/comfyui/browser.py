@@ -9,8 +9,8 @@
 
 From the repository's folder, for files:
 
-    python -m tests.comfy.browser example_workflows/*.json --api tests/comfy/prompts/
-    python -m tests.comfy.browser example_workflows/Edit.json --run --screenshot Edit.png --pictures pictures/
+    python -m tests.comfyui.browser example_workflows/*.json --api tests/comfyui/prompts/
+    python -m tests.comfyui.browser example_workflows/Edit.json --run --screenshot Edit.png --pictures pictures/
 
 It needs playwright (pip install playwright) and a chromium of the system's (apt-get install chromium, or the environment
 variable CHROMIUM): nothing is downloaded by playwright itself. No page outside the server is reached.
@@ -26,7 +26,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.comfy.server import PromptError, Server, validation_errors
+from tests.comfyui.server import PromptError, Server, validation_errors
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 READY_MS = 180_000
@@ -219,7 +219,7 @@ def _handle(page, workflow, options):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m tests.comfy.browser", description="Open workflows in ComfyUI's frontend, convert, run and picture them.")
+    parser = argparse.ArgumentParser(prog="python -m tests.comfyui.browser", description="Open workflows in ComfyUI's frontend, convert, run and picture them.")
     parser.add_argument("workflows", nargs="+", type=Path, help="UI-format workflow files")
     parser.add_argument("--screenshot", help="write a picture of the graph here (a folder: named after the workflow)")
     parser.add_argument("--api", help="write the API prompt here (a folder: named after the workflow)")
