@@ -95,9 +95,9 @@ class EditFriendlyInvert(io.ComfyNode):
 
 
 def _levels(model, steps: int, scheduler: str, sigmas) -> list[float]:
-    """The noise levels as doubles, high to low."""
+    """The noise levels as doubles, high to low. Some schedulers (ddim_uniform) give more than asked for; the paper's schedule is their last ones."""
     if sigmas is None:
-        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)[-(steps + 1) :]
     return sigmas.double().tolist()
 
 

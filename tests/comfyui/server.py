@@ -236,6 +236,15 @@ class Server:
             self.process = None
         self._temporary.cleanup()
 
+    def run_script(self, script, *arguments, timeout=600):
+        """Run a Python script in ComfyUI's environment and folder; what it printed. Raises RuntimeError with its errors."""
+        command = [str(self.python), str(script), *map(str, arguments)]
+        environment = _environment(PYTHONPATH=str(self.base / "python"))
+        done = subprocess.run(command, cwd=self.comfy, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{script} failed:\n{done.stderr[-4000:]}")
+        return done.stdout
+
     @property
     def log(self):
         """Everything that the server has printed."""

@@ -1,0 +1,102 @@
+"""Run with ComfyUI's Python, in ComfyUI's folder: numbers that pictures of 8 bits cannot show. Usage: in_process.py PACK IN.safetensors OUT.safetensors."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+pack_folder, given, wanted = sys.argv[1:4]
+sys.argv = ["main.py", "--cpu"]
+sys.path.insert(0, str(Path.cwd()))
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import torch  # noqa: E402
+from comfy.k_diffusion import sampling  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+
+def load_pack():
+    """The pack under another name than its folder's, as ComfyUI imports it."""
+    spec = importlib.util.spec_from_file_location("any_name", Path(pack_folder) / "__init__.py", submodule_search_locations=[pack_folder])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["any_name"] = module
+    spec.loader.exec_module(module)
+    return importlib.import_module("any_name.nodes")
+
+
+def demo_model_outputs(model, clip, vae, inputs):
+    """What the demo model gives in ComfyUI for the given picture, prompt and noisy latent."""
+    tokens = clip.tokenize(bytes(inputs["prompt"].tolist()).decode())
+    context = clip.encode_from_tokens_scheduled(tokens)[0][0]
+    unet = model.model.diffusion_model
+    picture = inputs["picture"].movedim(1, -1)
+    latent = vae.encode(picture)
+    return {
+        "context": context,
+        "latent": latent,
+        "scaled": model.get_model_object("latent_format").process_in(latent),
+        "decoded": vae.decode(inputs["latent"]).movedim(-1, 1),
+        "noise": unet(inputs["noisy"], inputs["timesteps"], context=context.expand(len(inputs["noisy"]), -1, -1)),
+        "sigma_of_timestep": model.get_model_object("model_sampling").sigmas,
+    }
+
+
+def edit_counts(nodes, model, conditioning, latent, cfg):
+    """Samples in each call of the UNet for a 100 / 36 inversion and edit, and the greatest error of the reconstruction."""
+    sizes = []
+    hook = model.model.diffusion_model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    settings = {"steps": 100, "skip": 36, "cfg": cfg, "eta": 1.0, "solver": "first_order", "scheduler": "ddim_uniform", "seed": 3, "chunk": 8}
+    (maps,) = nodes.invert.EditFriendlyInvert.execute(model, conditioning, conditioning, {"samples": latent}, **settings).args
+    (edited,) = nodes.edit.NoiseMapEdit.execute(model, conditioning, conditioning, maps, cfg=cfg, skip=36).args
+    hook.remove()
+    error = (edited["samples"] - latent).abs().max() / latent.abs().max()
+    return torch.tensor(sizes), error
+
+
+def ancestral_steps(inputs):
+    """ComfyUI's own sample_euler_ancestral and sample_dpmpp_2m_sde with the given noise and the fake denoiser of the test."""
+
+    def denoise(x, sigma, **kwargs):
+        return torch.tanh(x / (1 + sigma.view(-1, 1, 1, 1) ** 2))
+
+    def noise(sigma, sigma_next):
+        return next(draws)
+
+    out = {}
+    for name, options in (("sample_euler_ancestral", {}), ("sample_dpmpp_2m_sde", {"solver_type": "midpoint"})):
+        for eta in (0.3, 1.0):
+            draws = iter(inputs["draws"])
+            sampler = getattr(sampling, name)
+            extra = {"model_options": {}, "seed": 0}
+            model = Sampled(denoise)
+            out[f"{name}_{eta}"] = sampler(
+                model, inputs["start"].clone(), inputs["sigmas"], extra_args=extra, eta=eta, noise_sampler=noise, disable=True, **options
+            )
+    return out
+
+
+class Sampled:
+    """What ComfyUI's samplers ask of a model beside calling it: whether it is a flow model."""
+
+    inner_model = SimpleNamespace(inner_model=SimpleNamespace(model_sampling=None), model_patcher=SimpleNamespace(get_model_object=lambda name: None))
+
+    def __init__(self, denoise):
+        self.denoise = denoise
+
+    def __call__(self, x, sigma, **kwargs):
+        return self.denoise(x, sigma)
+
+
+with torch.inference_mode():
+    nodes = load_pack()
+    inputs = load_file(given)
+    model, clip, vae = nodes.demo.LoadDemoModel.execute().args
+    outputs = demo_model_outputs(model, clip, vae, inputs)
+    conditioning = clip.encode_from_tokens_scheduled(clip.tokenize("a striped red star on a blue background"))
+    for cfg in (3.5, 1.0):
+        outputs[f"sizes_{cfg}"], outputs[f"error_{cfg}"] = edit_counts(nodes, model, conditioning, outputs["latent"], cfg)
+    outputs |= ancestral_steps(inputs)
+    save_file({key: value.clone().contiguous() for key, value in outputs.items()}, wanted)
