@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from .edits import paint, parse_color, push_color, shift
 from .inversion import invert
@@ -20,38 +21,39 @@ DEMO_GUIDANCE = 5.0  # the demo model is small: the paper's 15 is too much for i
 PAPER_GUIDANCE = 15.0
 
 
-class Progress:
-    """A bar over timesteps, fed by the callbacks of inversion and replay."""
+def stage(bar, name: str) -> Callable:
+    """The callback of an inversion or a replay that moves a progress bar by one step."""
+    bar.set_description(name)
+    return lambda index, prediction, latent: bar.update()
 
-    def __init__(self, total: int):
-        from tqdm import tqdm
 
-        self.bar = tqdm(total=total, unit="step")
+def prepare_out(path: Path) -> None:
+    """Make the folder of a picture, and refuse an ending that no picture has, before any work is done."""
+    from PIL import Image
 
-    def stage(self, name: str):
-        self.bar.set_description(name)
-        return lambda index, prediction, latent: self.bar.update()
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"--out must end like a picture, for instance .png; got {path}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def edit(args: argparse.Namespace) -> None:
     """Invert one picture and replay it under every target prompt."""
     from .demo.model import FOLDER
 
+    prepare_out(args.out)
     model = Pipeline.load(args.model or FOLDER, args.device, getattr(torch, args.dtype), args.config)
     side = args.size or model.pipe.unet.config.sample_size * model.cell
-    picture = load_picture(args.image, side, model.cell)
+    x0 = model.encode(load_picture(args.image, side, model.cell)).to(args.device)
     guidance = args.cfg if args.cfg is not None else PAPER_GUIDANCE if args.model else DEMO_GUIDANCE
-    progress = Progress((args.steps - args.skip) * (1 + len(args.target)))
-    x0 = model.encode(picture).to(args.device)
     source = model.denoiser(args.source, guidance=args.cfg_source, negative=args.negative)
     options = {"skip": args.skip, "eta": args.eta, "solver": Solver(args.solver), "seed": args.seed, "chunk": args.chunk}
-    maps = invert(source, x0, model.sigmas(args.steps), **options, callback=progress.stage("inverting"))
     outs = [args.out] if len(args.target) == 1 else [args.out.with_stem(f"{args.out.stem}-{i + 1}") for i in range(len(args.target))]
-    for prompt, out in zip(args.target, outs):
-        target = model.denoiser(prompt, guidance=guidance, negative=args.negative)
-        edited = replay(target, maps, device=args.device, callback=progress.stage("editing"))
-        to_image(model.decode(edited)[0]).save(out)
-    progress.bar.close()
+    with tqdm(total=max(args.steps - args.skip, 0) * (1 + len(args.target)), unit="step") as bar:
+        maps = invert(source, x0, model.sigmas(args.steps), **options, callback=stage(bar, "inverting"))
+        for prompt, out in zip(args.target, outs):
+            target = model.denoiser(prompt, guidance=guidance, negative=args.negative)
+            edited = replay(target, maps, device=args.device, callback=stage(bar, "editing"))
+            to_image(model.decode(edited)[0]).save(out)
     for out in outs:
         print(out)
 
@@ -61,33 +63,31 @@ def demo(args: argparse.Namespace) -> None:
     from .demo import scenes
     from .demo.model import FOLDER
 
-    steps, skip, source_guidance = 50, 12, 3.5
+    prepare_out(args.out)
+    skip, source_guidance = args.steps // 4, 3.5
     model = Pipeline.load(FOLDER)
     scene = scenes.scene_with(args.seed, shape="star", fill="striped", color="red", background="blue")
-    picture, prompt = scenes.render([scene]), scenes.caption(scene)
-    prompts = [prompt.replace("red", "green"), prompt.replace("star", "heart"), prompt.replace("blue", "yellow")]
-    progress = Progress(2 * (steps - skip) + 4 * (steps - skip) + 2 * steps + 2 * steps)
-    x0, sigmas = model.encode(picture), model.sigmas(steps)
+    picture, mask, prompt = scenes.render([scene]), scenes.coverage([scene]), scenes.caption(scene)
+    x0, sigmas = model.encode(picture), model.sigmas(args.steps)
+    with tqdm(total=7 * (args.steps - skip) + 2 * args.steps, unit="step") as bar:
 
-    def invert_with(words: str, guidance: float, first: int):
-        return invert(model.denoiser(words, guidance=guidance), x0, sigmas, skip=first, callback=progress.stage("inverting"))
+        def invert_with(words: str, guidance: float, first: int):
+            return invert(model.denoiser(words, guidance=guidance), x0, sigmas, skip=first, callback=stage(bar, "inverting"))
 
-    def replay_with(words: str, guidance: float, maps):
-        return model.decode(replay(model.denoiser(words, guidance=guidance), maps, callback=progress.stage("editing")))[0]
+        def replay_with(words: str, guidance: float, maps):
+            return model.decode(replay(model.denoiser(words, guidance=guidance), maps, callback=stage(bar, "editing")))[0]
 
-    maps = invert_with(prompt, source_guidance, skip)
-    panels = [("source", picture[0]), ("reconstruction", replay_with(prompt, source_guidance, maps))]
-    for words in prompts:
-        panels.append((words.replace(" on ", "\non "), replay_with(words, DEMO_GUIDANCE, maps)))
-    whole = invert_with(prompt, 1.0, 0)
-    panels.append(("shift by 5 cells\nto the left", replay_with(prompt, 1.0, shift(whole, -5, 0))))
-    unprompted = invert_with("", 1.0, skip)
-    mask = scenes.coverage([scene])
-    painted = paint(picture.movedim(1, -1), mask.movedim(1, -1), parse_color("#22aa33"), keep_lights=True).movedim(-1, 1)
-    cells = torch.nn.functional.avg_pool2d(mask, model.cell)
-    panels.append(("green pushed into the\nshape, no prompt", replay_with("", 1.0, push_color(unprompted, model.encode(painted), cells, strength=0.15))))
-    progress.bar.close()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+        maps = invert_with(prompt, source_guidance, skip)
+        panels = [("source", picture[0]), ("reconstruction", replay_with(prompt, source_guidance, maps))]
+        for old, new in (("red", "green"), ("star", "heart"), ("blue", "yellow")):
+            words = prompt.replace(old, new)
+            panels.append((words.replace(" on ", "\non "), replay_with(words, DEMO_GUIDANCE, maps)))
+        whole = shift(invert_with(prompt, 1.0, 0), -5, 0)
+        panels.append(("shifted by 5 cells\nto the left", replay_with(prompt, 1.0, whole)))
+        painted = paint(picture.movedim(1, -1), mask.movedim(1, -1), parse_color("#22aa33"), keep_lights=True).movedim(-1, 1)
+        cells = torch.nn.functional.avg_pool2d(mask, model.cell)
+        pushed = push_color(invert_with("", 1.0, skip), model.encode(painted), cells, strength=0.15)
+        panels.append(("green pushed into the\nshape, no prompt", replay_with("", 1.0, pushed)))
     labelled_row(panels).save(args.out)
     print(f"The result lies in {args.out.resolve()}")
 
@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     one = commands.add_parser("demo", help="edit a drawn scene with the embedded model and show it", description=demo.__doc__)
     one.add_argument("--out", type=Path, default=Path("out/demo.png"), help="the picture to write (default: %(default)s)")
+    one.add_argument("--steps", type=int, default=50, help="(default: %(default)s)")
     one.add_argument("--seed", type=int, default=4, help="which scene (default: %(default)s)")
     one.set_defaults(run=demo)
     two = commands.add_parser("edit", help="edit a picture of your own by prompts", description=edit.__doc__)
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         args.run(args)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
