@@ -31,7 +31,7 @@ def call(denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
 def item_noise(shape: Sequence[int], seed: int, count: int) -> Tensor:
     """Standard normal noise (count, B, C, *S), float32 on the CPU; item i of the batch has a generator of its own, seed + i."""
     batch, *item = shape
-    generators = [torch.Generator().manual_seed(seed + i) for i in range(batch)]
+    generators = [torch.Generator().manual_seed((seed + i) % 2**64) for i in range(batch)]
     return torch.stack([torch.randn(count, *item, generator=g) for g in generators], dim=1)
 
 

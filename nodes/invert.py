@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import comfy.sample
 import comfy.samplers
 import torch
 from comfy_api.latest import io
@@ -75,7 +76,7 @@ class EditFriendlyInvert(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, negative, latent, steps, skip, cfg, eta, solver, scheduler, seed, chunk, sigmas=None, **kwargs) -> io.NodeOutput:
-        samples = latent["samples"]
+        samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
         levels = _levels(model, steps, scheduler, sigmas)
         _check(model, samples, levels, skip)
         mask = latent.get("noise_mask")
@@ -104,10 +105,10 @@ def _levels(model, steps: int, scheduler: str, sigmas) -> list[float]:
 def _check(model, samples: torch.Tensor, levels: list[float], skip: int) -> None:
     node = "EditFriendlyInvert"
     channels = model.get_model_object("latent_format").latent_channels
-    if samples.shape[1] != channels:
-        raise NodeError(node, "latent", f"it has {samples.shape[1]} channels and the model needs {channels}.", "Encode the picture with this model's VAE.")
     if not samples.any():
         raise NodeError(node, "latent", "it is empty (all zeros).", "Connect the latent of a picture, from VAE Encode.")
+    if samples.shape[1] != channels:
+        raise NodeError(node, "latent", f"it has {samples.shape[1]} channels and the model needs {channels}.", "Encode the picture with this model's VAE.")
     if len(levels) < 2 or any(a <= b for a, b in zip(levels[:-1], levels[1:])):
         shown = ", ".join(f"{s:.4g}" for s in levels[:6])
         raise NodeError(node, "sigmas", f"it must hold at least two noise levels that fall from step to step; got {len(levels)}: {shown}.")

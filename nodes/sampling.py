@@ -108,21 +108,15 @@ def check_fits(node: str, maps: NoiseMaps, model) -> None:
     """Raise NodeError unless the maps belong to the model's kind of latent and process."""
     if not isinstance(maps, NoiseMaps):
         raise NodeError(node, "noise_maps", f"NOISE_MAPS of this pack are needed; got {type(maps).__name__}.", "Connect the output of EditFriendlyInvert.")
-    channels, expected = maps.latents.shape[2], model.get_model_object("latent_format").latent_channels
-    if channels != expected:
+    remedy = "Use the model that the picture was inverted with."
+    latent_format, held = model.get_model_object("latent_format"), (maps.latents.shape[2], maps.latents.dim() - 3)
+    needed = (latent_format.latent_channels, latent_format.latent_dimensions)
+    if held != needed:
         raise NodeError(
-            node,
-            "noise_maps",
-            f"the maps have {channels} latent channels and the model has {expected}.",
-            "Use the model that the picture was inverted with.",
+            node, "noise_maps", f"the maps have {held[0]} latent channels in {held[1]} dimensions and the model has {needed[0]} in {needed[1]}.", remedy
         )
     if maps.process is not process_of(model):
-        raise NodeError(
-            node,
-            "noise_maps",
-            f"the maps were made with a '{maps.process.value}' model and this is a '{process_of(model).value}' model.",
-            "Use the model that the picture was inverted with.",
-        )
+        raise NodeError(node, "noise_maps", f"the maps were made with a '{maps.process.value}' model and this is a '{process_of(model).value}' model.", remedy)
 
 
 def maps_latent(maps: NoiseMaps, model) -> Tensor:

@@ -91,6 +91,11 @@ def test_the_same_seed_gives_the_same_maps_and_another_seed_others():
     assert not torch.equal(first.latents, other.latents)
 
 
+def test_the_greatest_seed_serves_a_batch_too():
+    maps = invert(network(), picture(1, 4, 8, 8).expand(2, -1, -1, -1), ddpm_sigmas(5), seed=2**64 - 1)
+    assert_close(maps.latents[:, 1:], invert(network(), picture(1, 4, 8, 8), ddpm_sigmas(5), seed=0).latents)
+
+
 def test_the_global_random_state_is_left_alone():
     torch.manual_seed(0)
     before = torch.random.get_rng_state()

@@ -233,6 +233,13 @@ def shifted(x, y):
 
 
 BASIC = node("BasicScheduler", model=["model", 0], scheduler="normal", steps=5, denoise=1.0)
+WIDE = {
+    "basic": BASIC,
+    "blank": node("EmptySD3LatentImage", width=192, height=192, batch_size=1),
+    "random": node("RandomNoise", noise_seed=1),
+    "wide": node("AddNoise", model=["model", 0], noise=["random", 0], sigmas=["basic", 0], latent_image=["blank", 0]),
+    "maps": {"latent": ["wide", 0]},
+}
 FLOW = {"flow": node("ModelSamplingSD3", model=["model", 0], shift=3.0)}
 EMPTY = node("EmptyLatentImage", width=192, height=192, batch_size=1)
 HALF = node("ImageScale", image=["scene", 0], upscale_method="bilinear", width=96, height=96, crop="disabled")
@@ -243,10 +250,7 @@ HALF = node("ImageScale", image=["scene", 0], upscale_method="bilinear", width=9
     [
         ({"maps": {"skip": 12}}, ["EditFriendlyInvert", "'skip'", "less than the 12 steps", "got 12"]),
         ({"blank": EMPTY, "maps": {"latent": ["blank", 0]}}, ["EditFriendlyInvert", "'latent'", "empty", "VAE Encode"]),
-        (
-            {"wide": node("EmptySD3LatentImage", width=192, height=192, batch_size=1), "maps": {"latent": ["wide", 0]}},
-            ["EditFriendlyInvert", "'latent'", "16 channels", "needs 4"],
-        ),
+        (WIDE, ["EditFriendlyInvert", "'latent'", "16 channels", "needs 4"]),
         (
             {"flat": node("FlipSigmas", sigmas=["basic", 0]), "basic": BASIC, "maps": {"sigmas": ["flat", 0]}},
             ["EditFriendlyInvert", "'sigmas'", "fall from step to step"],
