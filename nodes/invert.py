@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..ddpm_core import NoiseMaps, Solver, invert
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, automatic_chunk, latent_mask, make_guider, one_timestep_a_call, process_of, run
+from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, automatic_chunk, latent_mask, make_guider, one_timestep_a_call, process_of, run, seed_input
 
 
 class EditFriendlyInvert(io.ComfyNode):
@@ -54,14 +54,7 @@ class EditFriendlyInvert(io.ComfyNode):
                     default="ddim_uniform",
                     tooltip="How the noise levels are spaced. ddim_uniform is the paper's even spacing.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the maps. Every seed gives the picture back exactly; edits differ a little from seed to seed.",
-                ),
+                seed_input("Seed of the maps. Every seed gives the picture back exactly; edits differ a little from seed to seed."),
                 io.Int.Input(
                     "chunk",
                     default=0,

@@ -20,6 +20,10 @@ NOISE_MAPS_TOOLTIP = "Edit-friendly noise maps: the picture as a starting latent
 CHUNKS = (8, 4, 2)  # timesteps a call that the automatic choice tries
 
 
+def seed_input(tooltip: str) -> io.Int.Input:
+    return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
+
+
 class NodeError(ValueError):
     """An error for the person at the graph: the node, the socket, the rule with the value received, and what to do."""
 

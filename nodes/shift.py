@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ddpm_core import edits, shift
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType
+from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, seed_input
 
 
 class ShiftNoise(io.ComfyNode):
@@ -27,14 +27,7 @@ class ShiftNoise(io.ComfyNode):
                     default="noise",
                     tooltip="What comes into the vacated cells: fresh noise, from which the model draws, or what left at the other side.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the fresh noise.",
-                ),
+                seed_input("Seed of the fresh noise."),
             ],
             outputs=[NoiseMapsType.Output(id="shifted", display_name="noise_maps", tooltip="The shifted maps, for Noise Map Edit or another edit of maps.")],
         )

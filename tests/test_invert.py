@@ -1,5 +1,7 @@
 """Inversion and replay: exactness, independence of how the work is split, and the properties of the maps."""
 
+import sys
+
 import pytest
 import torch
 from fakes import Counting, ddpm_sigmas, flow_sigmas, gaussian, network
@@ -218,6 +220,25 @@ def test_models_of_half_precision_give_the_source_back(dtype):
     maps = invert(half, x0, ddpm_sigmas(20), skip=4)
     assert maps.residuals.dtype == torch.float32
     assert_same_picture(replay(half, maps), x0, bound=1e-5)
+
+
+@pytest.mark.parametrize("solver", list(Solver))
+def test_a_device_without_double_precision_gives_the_source_back(monkeypatch, solver):
+    from ddpm_core import inversion
+
+    seen = set()
+
+    def single(x, sigma):
+        seen.update((x.dtype, sigma.dtype))
+        return network(0.2)(x, sigma)
+
+    assert inversion.state_dtype("mps") == torch.float32
+    for module in ("ddpm_core.inversion", "ddpm_core.replay"):
+        monkeypatch.setattr(sys.modules[module], "state_dtype", lambda device: torch.float32)
+    x0 = picture(2, 4, 8, 8)
+    maps = invert(single, x0, ddpm_sigmas(50), skip=5, solver=solver)
+    assert_same_picture(replay(single, maps), x0)
+    assert seen == {torch.float32}
 
 
 def test_callbacks_see_every_step_in_order():

@@ -150,9 +150,13 @@ def _heart_corners(count: int = 40) -> list[tuple[float, float]]:
 _TRIANGLE = _star_corners(3, 0.53, 1.06)  # a star whose inner corners lie on its sides
 _STAR = _star_corners(5, 0.50, 1.08)
 _HEART = _heart_corners()
-_ARM, _SPAN = 0.34, 0.95
-_CROSS = [(sx * a, sy * b) for sx, sy, pairs in ((1, -1, 0), (1, 1, 1), (-1, 1, 0), (-1, -1, 1))
-          for a, b in (((_ARM, _SPAN), (_ARM, _ARM), (_SPAN, _ARM)) if not pairs else ((_SPAN, _ARM), (_ARM, _ARM), (_ARM, _SPAN)))]  # fmt: skip
+_A, _B = 0.34, 0.95  # half the width and half the length of the cross's arms
+_CROSS = [
+    *((_A, -_B), (_A, -_A), (_B, -_A)),
+    *((_B, _A), (_A, _A), (_A, _B)),
+    *((-_A, _B), (-_A, _A), (-_B, _A)),
+    *((-_B, -_A), (-_A, -_A), (-_A, -_B)),
+]
 
 
 def _distance(shape: str, p: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from tqdm import trange
 
 from .model import CONTEXT, FOLDER, build_pipeline
-from .scenes import SIZE, caption, random_scene, render
+from .scenes import SIZE, Scene, caption, random_scene, render
 
 
 class Clock:
@@ -101,24 +102,30 @@ def random_caption(scene, generator: torch.Generator) -> str:
     return "" if drop[0] else caption(scene, fill=not drop[1], color=not drop[2], background=not drop[3])
 
 
-def train_denoiser(pipe, minutes: float, device: str, generator: torch.Generator, save) -> None:
-    """Noise prediction with min-SNR weights; a growing store of encoded scenes feeds every batch."""
-    vae, unet, text = pipe.vae.to(device).eval(), pipe.unet.to(device).train(), pipe.text_encoder.to(device).train()
-    scenes = [random_scene(generator) for _ in range(1536)]
-    scale = vae.config.scaling_factor
-    store = [scale * latent for i in range(0, len(scenes), 32) for latent in encode(vae, render(scenes[i : i + 32]), device)]
+def encoded_scenes(pipe, count: int, cache: Path | None, device: str, generator: torch.Generator) -> tuple[list[Scene], torch.Tensor]:
+    """``count`` random scenes and their scaled latents (count, 4, h, w), read from or written to ``cache``."""
+    scenes = [random_scene(generator) for _ in range(count)]
+    if cache is not None and cache.exists():
+        return scenes, load_file(cache)["latents"]
+    parts = [encode(pipe.vae, render(scenes[i : i + 32]), device).cpu() for i in trange(0, count, 32, desc="encoding scenes")]
+    latents = torch.cat(parts) * pipe.vae.config.scaling_factor
+    if cache is not None:
+        save_file({"latents": latents}, cache)
+    return scenes, latents
+
+
+def train_denoiser(pipe, scenes: list[Scene], latents: torch.Tensor, minutes: float, device: str, generator: torch.Generator, save) -> None:
+    """Noise prediction with min-SNR weights, UNet and text encoder together."""
+    unet, text = pipe.unet.to(device).train(), pipe.text_encoder.to(device).train()
     model = torch.nn.ModuleList([unet, text])
     average = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
     abar = pipe.scheduler.alphas_cumprod.to(device)
     clock, step, seen, saved = Clock(minutes, 1e-3), 0, 0.0, 0.0
     while clock.progress < 1:
-        fresh = [random_scene(generator) for _ in range(4)]
-        scenes += fresh
-        store += list(encode(vae, render(fresh), device) * scale)
-        rows = torch.randint(len(store), (32,), generator=generator).tolist()
-        x = torch.stack([store[i] for i in rows])
-        words = [random_caption(scenes[i], generator) for i in rows]
+        rows = torch.randint(len(scenes), (32,), generator=generator)
+        x = latents[rows].to(device)
+        words = [random_caption(scenes[i], generator) for i in rows.tolist()]
         tokens = pipe.tokenizer(words, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt").input_ids
         t = torch.randint(1000, (32,), generator=generator).to(device)
         noise = torch.randn(x.shape, generator=generator).to(device)
@@ -133,7 +140,7 @@ def train_denoiser(pipe, minutes: float, device: str, generator: torch.Generator
         step += 1
         seen += (error.mean().item() - seen) * max(0.01, 1 / step)
         if step % 100 == 0:
-            print(f"denoiser {clock.progress:6.1%}  step {step}  error {seen:.4f}  scenes {len(store)}", flush=True)
+            print(f"denoiser {clock.progress:6.1%}  step {step}  error {seen:.4f}", flush=True)
         if clock.progress > saved + 0.1:
             saved = clock.progress
             save(average)
@@ -165,7 +172,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the pipeline")
     parser.add_argument("--autoencoder-minutes", type=float, default=24, help="0 keeps the autoencoder that is in the folder")
     parser.add_argument("--kl-weight", type=float, default=2e-6, help="weight of the autoencoder's KL term, per latent value")
-    parser.add_argument("--resume", action="store_true", help="start from the autoencoder that is in the folder")
+    parser.add_argument("--resume", action="store_true", help="start from what is in the folder")
+    parser.add_argument("--scenes", type=int, default=6144, help="scenes that the denoiser learns from")
+    parser.add_argument("--cache", type=Path, help="file for the encoded scenes, written once and read again")
     parser.add_argument("--denoiser-minutes", type=float, default=70, help="0 trains the autoencoder alone")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -189,14 +198,17 @@ def main() -> None:
         stored.save_pretrained(args.out)
         name_as_published(args.out / "text_encoder" / "model.safetensors")
 
-    if args.resume or not args.autoencoder_minutes:
-        pipe.register_modules(vae=type(pipe.vae).from_pretrained(args.out / "vae").float())
+    parts = ["vae"] * bool(args.resume or not args.autoencoder_minutes) + ["unet", "text_encoder"] * (args.resume and not args.autoencoder_minutes)
+    for part in parts:
+        pipe.register_modules(**{part: type(getattr(pipe, part)).from_pretrained(args.out / part).float()})
     if args.autoencoder_minutes:
         train_autoencoder(pipe, args.autoencoder_minutes, args.kl_weight, args.device, generator)
         measure_latents(pipe, args.out, args.device, generator)
         save()
     if args.denoiser_minutes:
-        train_denoiser(pipe, args.denoiser_minutes, args.device, generator, save)
+        pipe.vae.to(args.device).eval()
+        scenes, latents = encoded_scenes(pipe, args.scenes, args.cache, args.device, torch.Generator().manual_seed(args.seed + 1))
+        train_denoiser(pipe, scenes, latents, args.denoiser_minutes, args.device, generator, save)
     print("stored in", args.out)
 
 
