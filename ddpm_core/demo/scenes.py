@@ -31,7 +31,8 @@ COLORS = {
 BACKGROUNDS = {name: tuple(0.62 * v + 0.38 for v in rgb) for name, rgb in COLORS.items()}
 DOT_GREY = 0.42
 MAX_DOTS = 5
-_TINT = 0.6  # how far the second colour of a fill goes towards white
+TINT = 0.6  # how far the second colour of a fill goes towards white
+SHADOW = 0.35  # how dark the shape's soft shadow is
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _fill_amount(fill: str, p: Tensor, soft: Tensor) -> Tensor:
 
 def coverage(scenes: Sequence[Scene], size: int = SIZE, window: Sequence[tuple[float, float]] | None = None, span: float = 1.0) -> Tensor:
     """How much of each pixel the shape covers. Returns (B, 1, size, size) in [0, 1]."""
-    return _layers(scenes, *_grid(scenes, size, window, span))[0][:, None]
+    return layers(scenes, *_grid(scenes, size, window, span))[0][:, None]
 
 
 def _grid(scenes, size, window, span):
@@ -204,7 +205,7 @@ def _grid(scenes, size, window, span):
     return torch.stack((x, y), dim=-1) + origin[:, None, None, :], span / size
 
 
-def _layers(scenes, points: Tensor, pixel: float) -> tuple[Tensor, Tensor, Tensor]:
+def layers(scenes, points: Tensor, pixel: float) -> tuple[Tensor, Tensor, Tensor]:
     """Shape coverage, share of the second colour, and soft shadow at points (B, H, W, 2); each (B, H, W)."""
     radius = torch.tensor([s.radius for s in scenes])[:, None, None]
     angle = torch.tensor([s.angle for s in scenes])[:, None, None]
@@ -234,7 +235,7 @@ def render(scenes: Sequence[Scene], size: int = SIZE, window: Sequence[tuple[flo
     ``window`` gives the upper left corner of a square cut-out of side ``span`` for each scene (default: the whole picture).
     """
     points, pixel = _grid(scenes, size, window, span)
-    cover, second, shadow = _layers(scenes, points, pixel)
+    cover, second, shadow = layers(scenes, points, pixel)
     along = torch.tensor([(math.cos(s.shade_angle), math.sin(s.shade_angle)) for s in scenes])[:, None, None, :]
     shade = torch.tensor([s.shade for s in scenes])[:, None, None]
     light = 1 + shade * ((points - 0.5) * along).sum(-1) * 2
@@ -252,8 +253,8 @@ def render(scenes: Sequence[Scene], size: int = SIZE, window: Sequence[tuple[flo
         away = torch.hypot(points[..., 0] - x[:, None, None], points[..., 1] - y[:, None, None]) - r[:, None, None]
         amount = (0.5 - away / pixel).clamp(0, 1)
         picture = paint(picture, amount, torch.tensor(DOT_GREY))
-    picture = paint(picture, 0.35 * shadow, torch.tensor(0.0))
+    picture = paint(picture, SHADOW * shadow, torch.tensor(0.0))
     color = torch.tensor([COLORS[s.color] for s in scenes])[:, None, None, :]
-    shape_color = color + _TINT * second[..., None] * (1 - color)
+    shape_color = color + TINT * second[..., None] * (1 - color)
     picture = paint(picture, cover, shape_color)
     return picture.permute(0, 3, 1, 2).contiguous()

@@ -108,20 +108,20 @@ def encoded_scenes(pipe, count: int, cache: Path | None, device: str, generator:
     if cache is not None and cache.exists():
         return scenes, load_file(cache)["latents"]
     parts = [encode(pipe.vae, render(scenes[i : i + 32]), device).cpu() for i in trange(0, count, 32, desc="encoding scenes")]
-    latents = torch.cat(parts) * pipe.vae.config.scaling_factor
+    latents = (torch.cat(parts) * pipe.vae.config.scaling_factor).contiguous()
     if cache is not None:
         save_file({"latents": latents}, cache)
     return scenes, latents
 
 
-def train_denoiser(pipe, scenes: list[Scene], latents: torch.Tensor, minutes: float, device: str, generator: torch.Generator, save) -> None:
-    """Noise prediction with min-SNR weights, UNet and text encoder together."""
+def train_denoiser(pipe, scenes: list[Scene], latents: torch.Tensor, minutes: float, rate: float, device: str, generator: torch.Generator, save) -> None:
+    """Noise prediction with min-SNR weights (Hang et al. 2303.09556), UNet and text encoder together."""
     unet, text = pipe.unet.to(device).train(), pipe.text_encoder.to(device).train()
     model = torch.nn.ModuleList([unet, text])
     average = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
     abar = pipe.scheduler.alphas_cumprod.to(device)
-    clock, step, seen, saved = Clock(minutes, 1e-3), 0, 0.0, 0.0
+    clock, step, seen, saved = Clock(minutes, rate), 0, 0.0, 0.0
     while clock.progress < 1:
         rows = torch.randint(len(scenes), (32,), generator=generator)
         x = latents[rows].to(device)
@@ -135,7 +135,8 @@ def train_denoiser(pipe, scenes: list[Scene], latents: torch.Tensor, minutes: fl
             predicted = unet(a.sqrt() * x + (1 - a).sqrt() * noise, t, context).sample.float()
         snr = (a / (1 - a)).flatten()
         error = (predicted - noise).square().mean((1, 2, 3))
-        optimize(optimizer, clock, (error * snr.clamp(max=5) / snr).mean(), model.parameters())
+        weight = snr.clamp(max=5) / snr * snr.clamp(max=1) ** -0.3  # the second factor: words bind where the noise is high
+        optimize(optimizer, clock, (weight * error).mean(), model.parameters())
         update_average(average, model, step, 0.9985)
         step += 1
         seen += (error.mean().item() - seen) * max(0.01, 1 / step)
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--autoencoder-minutes", type=float, default=24, help="0 keeps the autoencoder that is in the folder")
     parser.add_argument("--kl-weight", type=float, default=2e-6, help="weight of the autoencoder's KL term, per latent value")
     parser.add_argument("--resume", action="store_true", help="start from what is in the folder")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="the denoiser's greatest learning rate")
     parser.add_argument("--scenes", type=int, default=6144, help="scenes that the denoiser learns from")
     parser.add_argument("--cache", type=Path, help="file for the encoded scenes, written once and read again")
     parser.add_argument("--denoiser-minutes", type=float, default=70, help="0 trains the autoencoder alone")
@@ -208,7 +210,7 @@ def main() -> None:
     if args.denoiser_minutes:
         pipe.vae.to(args.device).eval()
         scenes, latents = encoded_scenes(pipe, args.scenes, args.cache, args.device, torch.Generator().manual_seed(args.seed + 1))
-        train_denoiser(pipe, scenes, latents, args.denoiser_minutes, args.device, generator, save)
+        train_denoiser(pipe, scenes, latents, args.denoiser_minutes, args.learning_rate, args.device, generator, save)
     print("stored in", args.out)
 
 
