@@ -66,7 +66,7 @@ def demo(args: argparse.Namespace) -> None:
     prepare_out(args.out)
     skip, source_guidance = args.steps // 4, 3.5
     model = Pipeline.load(FOLDER)
-    scene = scenes.scene_with(args.seed, shape="star", fill="striped", color="red", background="blue")
+    scene = scenes.scene_with(args.layout, shape="star", fill="striped", color="red", background="blue")
     picture, mask, prompt = scenes.render([scene]), scenes.coverage([scene]), scenes.caption(scene)
     x0, sigmas = model.encode(picture), model.sigmas(args.steps)
     with tqdm(total=7 * (args.steps - skip) + 2 * args.steps, unit="step") as bar:
@@ -82,8 +82,8 @@ def demo(args: argparse.Namespace) -> None:
         for old, new in (("red", "green"), ("star", "heart"), ("blue", "yellow")):
             words = prompt.replace(old, new)
             panels.append((words.replace(" on ", "\non "), replay_with(words, DEMO_GUIDANCE, maps)))
-        whole = shift(invert_with(prompt, 1.0, 0), -5, 0)
-        panels.append(("shifted by 5 cells\nto the left", replay_with(prompt, 1.0, whole)))
+        whole = shift(invert_with(prompt, 1.0, 0), 4, 0)
+        panels.append(("shifted by 4 cells\nto the right", replay_with(prompt, 1.0, whole)))
         painted = paint(picture.movedim(1, -1), mask.movedim(1, -1), parse_color("#22aa33"), keep_lights=True).movedim(-1, 1)
         cells = torch.nn.functional.avg_pool2d(mask, model.cell)
         pushed = push_color(invert_with("", 1.0, skip), model.encode(painted), cells, strength=0.15)
@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("demo", help="edit a drawn scene with the embedded model and show it", description=demo.__doc__)
     one.add_argument("--out", type=Path, default=Path("out/demo.png"), help="the picture to write (default: %(default)s)")
     one.add_argument("--steps", type=int, default=50, help="(default: %(default)s)")
-    one.add_argument("--seed", type=int, default=4, help="which scene (default: %(default)s)")
+    one.add_argument("--layout", type=int, default=15, help="which scene (default: %(default)s)")
     one.set_defaults(run=demo)
     two = commands.add_parser("edit", help="edit a picture of your own by prompts", description=edit.__doc__)
     add = two.add_argument

@@ -51,7 +51,7 @@ class ColorMaskEdit(io.ComfyNode):
                 ),
                 io.Image.Input("painted", optional=True, tooltip="The picture with the change painted in by hand; it replaces colour and shading."),
             ],
-            outputs=[NoiseMapsType.Output(id="pushed", display_name="noise_maps", tooltip="The pushed maps, for Noise Map Edit or another edit of maps.")],
+            outputs=[NoiseMapsType.Output(id="pushed", display_name="pushed_maps", tooltip="The pushed maps, for Noise Map Edit or another edit of maps.")],
         )
 
     @classmethod

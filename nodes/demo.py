@@ -190,13 +190,13 @@ class DrawDemoScene(io.ComfyNode):
             display_name="Draw Demo Scene",
             category="edit-friendly noise maps/demo",
             description="A picture for the demo model: one shape on a shaded background with a few grey dots. "
-            "Position, size, rotation, shading and dots come from the seed.",
+            "Position, size, rotation, shading and dots come from the layout number.",
             inputs=[
                 io.Combo.Input("shape", options=list(scenes.SHAPES), default="star", tooltip="The shape."),
                 io.Combo.Input("fill", options=list(scenes.FILLS), default="striped", tooltip="How the shape is filled."),
                 io.Combo.Input("color", options=list(scenes.COLORS), default="red", tooltip="The colour of the shape."),
                 io.Combo.Input("background", options=list(scenes.BACKGROUNDS), default="blue", tooltip="The colour of the background."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Position, size, rotation, shading and dots."),
+                io.Int.Input("layout", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Which position, size, rotation, shading and dots."),
             ],
             outputs=[
                 io.Image.Output(id="image", display_name="IMAGE", tooltip="The picture, 192 x 192."),
@@ -206,8 +206,8 @@ class DrawDemoScene(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, shape, fill, color, background, seed, **kwargs) -> io.NodeOutput:
-        scene = scenes.scene_with(seed, shape=shape, fill=fill, color=color, background=background)
+    def execute(cls, shape, fill, color, background, layout, **kwargs) -> io.NodeOutput:
+        scene = scenes.scene_with(layout, shape=shape, fill=fill, color=color, background=background)
         return io.NodeOutput(scenes.render([scene]).movedim(1, -1), scenes.coverage([scene])[:, 0], scenes.caption(scene))
 
 

@@ -29,7 +29,7 @@ class ShiftNoise(io.ComfyNode):
                 ),
                 seed_input("Seed of the fresh noise."),
             ],
-            outputs=[NoiseMapsType.Output(id="shifted", display_name="noise_maps", tooltip="The shifted maps, for Noise Map Edit or another edit of maps.")],
+            outputs=[NoiseMapsType.Output(id="shifted", display_name="shifted_maps", tooltip="The shifted maps, for Noise Map Edit or another edit of maps.")],
         )
 
     @classmethod

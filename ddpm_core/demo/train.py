@@ -21,6 +21,8 @@ from tqdm import trange
 from .model import CONTEXT, FOLDER, build_pipeline
 from .scenes import SIZE, Scene, caption, random_scene, render
 
+OFFSET = 0.2  # noise that whole channels share: without it a picture's mean colour shows through the strongest noise, and words for it are never learned
+
 
 class Clock:
     """Progress of a stage by wall clock, and the learning rate that goes with it."""
@@ -128,7 +130,8 @@ def train_denoiser(pipe, scenes: list[Scene], latents: torch.Tensor, minutes: fl
         words = [random_caption(scenes[i], generator) for i in rows.tolist()]
         tokens = pipe.tokenizer(words, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt").input_ids
         t = torch.randint(1000, (32,), generator=generator).to(device)
-        noise = torch.randn(x.shape, generator=generator).to(device)
+        noise = torch.randn(x.shape, generator=generator) + OFFSET * torch.randn(*x.shape[:2], 1, 1, generator=generator)
+        noise = noise.to(device)
         a = abar[t].view(-1, 1, 1, 1)
         with torch.autocast(device, torch.bfloat16):
             context = text(tokens.to(device)).last_hidden_state

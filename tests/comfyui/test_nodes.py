@@ -1,6 +1,8 @@
 """The nodes in the real ComfyUI, through its server: what they give, and what they say when something does not fit."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ def graph(**changes):
     """Scene -> VAE -> inversion -> edit -> VAE -> "out"; a change replaces a node, or some inputs of one (a dict without class_type)."""
     nodes = {
         "model": node("LoadDemoModel"),
-        "scene": node("DrawDemoScene", shape="star", fill="striped", color="red", background="blue", seed=4),
+        "scene": node("DrawDemoScene", shape="star", fill="striped", color="red", background="blue", layout=4),
         "latent": node("VAEEncode", pixels=["scene", 0], vae=["model", 2]),
         "source": text(SOURCE),
         "target": text(SOURCE),
@@ -194,9 +196,22 @@ def test_a_pushed_colour_arrives_inside_the_mask(server):
 
 def test_a_painted_picture_replaces_the_colour(server):
     settings = {"source": {"text": ""}, "target": {"text": ""}, "maps": {"cfg": 1.0}}
-    painted = node("DrawDemoScene", shape="star", fill="striped", color="green", background="blue", seed=4)
+    painted = node("DrawDemoScene", shape="star", fill="striped", color="green", background="blue", layout=4)
     history = server.queue(graph(**color_edit(painted=["paint", 0], color="no colour"), paint=painted, **settings))
     assert difference(history) > 20
+
+
+def test_cancel_stops_the_inversion_and_the_next_queue_works(server):
+    prompt_id = server.submit(graph(maps={"steps": 1000, "skip": 0}, edit={"skip": 0}))
+    while not server.is_running(prompt_id):
+        time.sleep(0.05)
+    time.sleep(3)  # past the loaders: ComfyUI forgets an interrupt that comes before the first node starts
+    server.interrupt()
+    with pytest.raises(PromptError) as caught:
+        server.wait(prompt_id, 20)
+    assert caught.value.kind == "interrupted"
+    assert caught.value.node_type == "EditFriendlyInvert"
+    assert difference(server.queue(graph())) <= 1
 
 
 def test_stock_nodes_sample_with_the_demo_model(server):
@@ -288,8 +303,6 @@ def signatures(server):
 def test_the_signatures_are_the_golden_ones(server):
     """Saved workflows hold widget values by position: a difference here may break them. Append inputs, then write the file again on purpose
     (run this test with WRITE_GOLDEN=1)."""
-    import os
-
     found = json.dumps(signatures(server), indent=1, sort_keys=False) + "\n"
     if os.environ.get("WRITE_GOLDEN"):
         GOLDEN.parent.mkdir(exist_ok=True)

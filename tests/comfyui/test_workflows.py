@@ -7,7 +7,7 @@ import pytest
 from tests.comfyui.server import PACK, PromptError
 
 WORKFLOWS = sorted((PACK / "example_workflows").glob("*.json"))
-PROMPTS = PACK / "tests" / "comfy" / "prompts"
+PROMPTS = PACK / "tests" / "comfyui" / "prompts"
 HOW_TO = "write it with: python -m tests.comfyui.browser example_workflows/*.json --api tests/comfyui/prompts/"
 # The widgets in which stock loaders name a file that the user downloads.
 DOWNLOADS = {
