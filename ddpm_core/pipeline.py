@@ -85,10 +85,11 @@ class Pipeline:
         return (vae.decode(latents.to(vae.device, vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
-    def denoiser(self, prompt: str, *, guidance: float, negative: str = "", size: tuple[int, int] | None = None) -> Denoise:
+    def denoiser(self, prompt: str | list[str], *, guidance: float, negative: str = "", size: tuple[int, int] | None = None) -> Denoise:
         """``denoise(x, sigma) -> x0_hat`` under a prompt with classifier-free guidance (Ho & Salimans 2207.12598, eq. 6).
 
-        Both branches run as one batch; guidance 1 needs only the prompt, guidance 0 only the negative. ``size`` (height, width) in pixels is what SDXL
+        One prompt for all, or one for each item of the batch. Both branches run as one batch; guidance 1 needs only the prompt, guidance 0 only the
+        negative. ``size`` (height, width) in pixels is what SDXL
         is told of the picture (default: the latent's own).
         """
         positive, unconditional = self._embed(prompt, negative)
@@ -98,10 +99,12 @@ class Pipeline:
         @torch.no_grad()
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             count = len(x)
+            if count % len(positive[0]):
+                raise ValueError(f"{len(positive[0])} prompts need a batch of as many latents, or a multiple; got {count}.")
             spread = sigma.view(-1, *[1] * (x.dim() - 1))
             nearest = (sigma.cpu().double().log()[:, None] - table.log()).abs().argmin(1)  # (B,) timesteps
             inputs = (x / (spread**2 + 1).sqrt()).to(unet.device, unet.dtype)
-            context = torch.cat([hidden.expand(count, -1, -1) for hidden, _ in branches])
+            context = torch.cat([_tile(hidden, count) for hidden, _ in branches])
             added = self._added([pooled for _, pooled in branches], size or tuple(self.cell * n for n in x.shape[-2:]), count)
             output = unet(
                 inputs.repeat(len(branches), 1, 1, 1),
@@ -117,10 +120,14 @@ class Pipeline:
 
         return denoise
 
-    def _embed(self, prompt: str, negative: str) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
+    def _embed(self, prompt: str | list[str], negative: str) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
         """(hidden, pooled) for the prompt and for the negative; pooled is None but for SDXL."""
         encoded = self.pipe.encode_prompt(
-            prompt=prompt, negative_prompt=negative, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=True
+            prompt=prompt,
+            negative_prompt=negative if isinstance(prompt, str) else [negative] * len(prompt),
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=True,
         )
         if len(encoded) == 4:
             hidden, no_hidden, pooled, no_pooled = encoded
@@ -133,7 +140,12 @@ class Pipeline:
         if pooled[0] is None:
             return None
         times = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=self.pipe.unet.dtype)
-        return {"text_embeds": torch.cat([p.expand(count, -1) for p in pooled]), "time_ids": times.expand(count * len(pooled), -1)}
+        return {"text_embeds": torch.cat([_tile(p, count) for p in pooled]), "time_ids": times.expand(count * len(pooled), -1)}
+
+
+def _tile(embedding: Tensor, count: int) -> Tensor:
+    """(B, ...) repeated to (count, ...), in the order of the inversion's chunks: timestep by timestep."""
+    return embedding.repeat(count // len(embedding), *[1] * (embedding.dim() - 1))
 
 
 def _without_checker(path: Path) -> dict:

@@ -115,6 +115,20 @@ def test_both_branches_run_as_one_batch_and_guidance_1_needs_one(sd, guidance, b
     assert sizes == [2 * branches]
 
 
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_each_item_of_a_batch_can_have_a_prompt_of_its_own(kind, request):
+    model = Pipeline(request.getfixturevalue(kind))
+    prompts = ["a red star", "a blue moon on a green background"]
+    denoise = model.denoiser(prompts, guidance=2.0, negative="a ring")
+    maps = invert(denoise, X0, model.sigmas(6), chunk=4)
+    for i, prompt in enumerate(prompts):
+        alone = model.denoiser(prompt, guidance=2.0, negative="a ring")
+        expected = invert(alone, X0[i : i + 1], model.sigmas(6), seed=i)
+        assert_close(maps.residuals[:, i : i + 1], expected.residuals, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="2 prompts need a batch of as many latents, or a multiple; got 3"):
+        denoise(torch.randn(3, 4, 8, 8), torch.ones(3))
+
+
 def test_guidance_is_linear_between_the_negative_and_the_prompt(sd):
     model, sigma = Pipeline(sd), torch.tensor([1.0, 3.0])
     no, yes, more = (model.denoiser("a red star", negative="a moon", guidance=g)(X0, sigma) for g in (0.0, 1.0, 2.0))
