@@ -27,11 +27,25 @@ def stage(bar, name: str) -> Callable:
     return lambda index, prediction, latent: bar.update()
 
 
+def check_device(name: str) -> None:
+    """Refuse a device that this machine does not have."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device must be one that torch can use here; got {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def pixels(text: str) -> int:
+    if not text.isdecimal() or int(text) < 8:
+        raise argparse.ArgumentTypeError(f"must be a number of pixels, 8 or more; got {text!r}")
+    return int(text)
+
+
 def prepare_out(path: Path) -> None:
     """Make the folder of a picture, and refuse an ending that no picture has, before any work is done."""
     from PIL import Image
 
-    if path.suffix.lower() not in Image.registered_extensions():
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"--out must end like a picture, for instance .png; got {path}.")
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -41,6 +55,7 @@ def edit(args: argparse.Namespace) -> None:
     from .demo.model import FOLDER
 
     prepare_out(args.out)
+    check_device(args.device)
     model = Pipeline.load(args.model or FOLDER, args.device, getattr(torch, args.dtype), args.config)
     side = args.size or model.pipe.unet.config.sample_size * model.cell
     x0 = model.encode(load_picture(args.image, side, model.cell)).to(args.device)
@@ -117,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
     add("--solver", choices=[s.value for s in Solver], default=Solver.FIRST_ORDER.value, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the noise maps (default: %(default)s)")
     add("--chunk", type=int, default=8, help="timesteps in one call of the model when inverting (default: %(default)s)")
-    add("--size", type=int, help="pixels of the shorter side (default: what the model was trained on)")
+    add("--size", type=pixels, help="pixels of the shorter side (default: what the model was trained on)")
     add("--device", default="cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu", help="(default: %(default)s)")
     add("--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="precision of the model (default: %(default)s)")
     two.set_defaults(run=edit)

@@ -20,7 +20,8 @@ def shift(maps: NoiseMaps, dx: int, dy: int, *, fill: str = "noise", seed: int =
 
     Latents, residuals, predictions and the mask move together. ``fill`` says what comes into the vacated cells: "wrap" takes what left at
     the other side; "noise" makes them new: x_0 continues its border, the path is drawn around it by eq. 6, and every step adds native
-    noise of its own scale (up z, z ~ N(0, I)), so that the model draws something that fits. The mask is 1 there.
+    noise of its own scale (up z, z ~ N(0, I)), so that the model draws something that fits. The mask is 1 there. Shifts that follow each other
+    need a ``seed`` each, or their cells get the same noise.
     """
     if fill not in FILLS:
         raise ValueError(f"fill must be one of {', '.join(FILLS)}; got {fill!r}.")
@@ -43,13 +44,14 @@ def shift(maps: NoiseMaps, dx: int, dy: int, *, fill: str = "noise", seed: int =
             return tensor[..., rows, :][..., columns]
 
         def per_step(values) -> Tensor:
-            return torch.tensor(values).to(maps.latents).view(-1, *[1] * (maps.latents.dim() - 1))
+            return torch.tensor(values).to(maps.residuals).view(-1, *[1] * (maps.latents.dim() - 1))
 
         alphas, sigmas, ups = (per_step([getattr(step, name) for step in maps.steps]) for name in ("alpha", "sigma", "up"))
         x0 = extend(maps.latents[-1:])
-        path, z = item_noise(maps.latents.shape[1:], seed, 2 * len(maps.residuals)).to(maps.latents).chunk(2)
+        count = 2 * len(maps.residuals)  # drawn after the numbers that an inversion with the same seed has used
+        path, z = item_noise(maps.latents.shape[1:], seed, maps.total_steps + count)[-count:].to(maps.residuals).chunk(2)
         new = {"latents": torch.cat((alphas * x0 + sigmas * path, x0)), "residuals": ups * z, "predictions": extend(maps.predictions)}
-        fields = {name: torch.where(vacated, new[name], fields[name]) for name in fields}
+        fields = {name: torch.where(vacated, new[name].to(field), field) for name, field in fields.items()}
         mask = None if mask is None else mask.masked_fill(vacated, 1.0)
     return dataclasses.replace(maps, **fields, mask=mask)
 
@@ -77,14 +79,11 @@ def push_color(maps: NoiseMaps, target: Tensor, mask: Tensor, *, strength: float
         raise ValueError("A colour is pushed through the noise of the steps, and these maps have none (eta 0): invert with eta above 0.")
     total = maps.total_steps
     scale = strength * math.sqrt(100 / total)
-    weights = []
-    for i, step in enumerate(maps.steps):
-        t = 100 * (total - maps.skipped - i) / total
-        weights.append(scale * step.up if end <= t <= start else 0.0)
-    if not any(weights):
-        first = 100 * (total - maps.skipped) / total
-        raise ValueError(f"No step with noise lies between start {start:g} and end {end:g} per cent; these maps begin at {first:g} per cent.")
-    weights = torch.tensor(weights).to(maps.residuals).view(-1, *[1] * len(shape))
+    times = [100 * (total - maps.skipped - i) / total for i in range(len(maps.residuals))]
+    ups = [step.up if end <= t <= start else 0.0 for t, step in zip(times, maps.steps)]
+    if not any(ups):
+        raise ValueError(f"No step with noise lies between start {start:g} and end {end:g} per cent; these maps begin at {times[0]:g} per cent.")
+    weights = scale * torch.tensor(ups).to(maps.residuals).view(-1, *[1] * len(shape))
     target, mask = target.to(maps.residuals), mask.to(maps.residuals)
     return dataclasses.replace(maps, residuals=maps.residuals + weights * mask * (target - maps.predictions))
 
@@ -100,7 +99,7 @@ def parse_color(text: str) -> tuple[float, float, float]:
 
 
 def paint(picture: Tensor, mask: Tensor, color: tuple[float, float, float], *, keep_lights: bool = False) -> Tensor:
-    """The picture with a colour painted into the mask. picture (..., 3) and mask (..., 1) in [0, 1]; returns (..., 3).
+    """The picture with a colour painted into the mask. picture (B, H, W, 3) and mask (B or 1, H, W, 1) in [0, 1].
 
     ``keep_lights`` keeps lights and darks: where the picture is lighter than the mask's mean luminance (ITU-R BT.709) the colour goes as far towards white,
     where it is darker towards black.
@@ -109,7 +108,8 @@ def paint(picture: Tensor, mask: Tensor, color: tuple[float, float, float], *, k
     paint = rgb.expand_as(picture)
     if keep_lights:
         luminance = (picture * picture.new_tensor([0.2126, 0.7152, 0.0722])).sum(-1, keepdim=True)
-        middle = ((luminance * mask).sum() / mask.sum().clamp(min=1e-6)).clamp(1e-3, 1 - 1e-3)
+        whole = {"dim": (-3, -2, -1), "keepdim": True}  # of each picture by itself
+        middle = ((luminance * mask).sum(**whole) / mask.sum(**whole).clamp(min=1e-6)).clamp(1e-3, 1 - 1e-3)
         lighter = ((luminance - middle) / (1 - middle)).clamp(min=0)
         darker = (luminance / middle).clamp(max=1)
         paint = (rgb + lighter * (1 - rgb)) * darker

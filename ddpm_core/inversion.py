@@ -11,21 +11,31 @@ from .maps import NoiseMaps, check_finite
 from .steps import Process, Solver, schedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-_OUT_OF_MEMORY = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
 
-def state_dtype(device: torch.device | str) -> torch.dtype:
-    """The precision of the state between steps: float64, or float32 on a device that has no float64 (MPS)."""
-    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+def state_device(device: torch.device | str) -> torch.device:
+    """Where the state between steps lives, always in float64: the model's device, or the CPU where the device may have no float64 (MPS, DirectML, XPU)."""
+    device = torch.device(device)
+    return device if device.type in ("cpu", "cuda") else torch.device("cpu")
 
 
-def call(denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
-    """The model's prediction in the dtype of the state, checked: x (N, C, *S), sigma (N,) -> (N, C, *S)."""
-    x0_hat = denoise(x, sigma)
+def call(denoise: Denoise, x: Tensor, sigma: Tensor, device: torch.device | str) -> Tensor:
+    """The model's prediction for a state, as a state, checked: x (N, C, *S) and sigma (N,), float64 -> (N, C, *S), float64.
+
+    The model gets float64 where the state lives on its own device, and float32 elsewhere; it casts further by itself.
+    """
+    at_home = x.device.type == torch.device(device).type
+    x0_hat = denoise(x, sigma) if at_home else denoise(x.to(device, torch.float32), sigma.to(device, torch.float32))
     if x0_hat.shape != x.shape:
         raise ValueError(f"denoise must return the shape of x, {tuple(x.shape)}; got {tuple(x0_hat.shape)}.")
     check_finite(x0_hat, f"the model's prediction at sigma {sigma.max().item():.4g} (a float16 overflow? try float32 or bfloat16)")
-    return x0_hat.to(x.dtype)
+    return x0_hat.to(x.device).to(x.dtype)
+
+
+def ran_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error is a device's lack of memory; some devices say so in words only."""
+    known = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+    return isinstance(error, known) or "out of memory" in str(error)
 
 
 def item_noise(shape: Sequence[int], seed: int, count: int) -> Tensor:
@@ -65,11 +75,11 @@ def invert(
 ) -> NoiseMaps:
     """The noise maps of a clean latent (eq. 5 on the path of eq. 6), on the CPU.
 
-    x0        (B, C, *S); its device is where the model runs, and float64 keeps the maps in float64 (else float32)
+    x0        (B, C, *S); its device is where the model runs; float64 keeps latents and predictions in float64 (else float32)
     sigmas    (S+1,) decreasing; the last may be 0
     skip      steps left out at the noisy end: they cost no evaluation
     chunk     timesteps in one call of the model: denoise gets (chunk B, C, *S), timestep by timestep; halved when memory runs out
-    path      (S+1-skip, B, C, *S) a path of the caller's own instead of ``auxiliary_path``; its last one must be x_0
+    path      (S+1-skip, B, C, *S) a path of the caller's own instead of ``auxiliary_path``, ending at x_0
     callback  called after each timestep with (index, prediction, latent), each (B, C, *S)
 
     Raises ValueError for inputs that do not fit, or a prediction that is not finite.
@@ -91,34 +101,35 @@ def invert(
     if tuple(path.shape) != (len(steps) + 1, *x0.shape):
         raise ValueError(f"path must have shape {(len(steps) + 1, *x0.shape)} for {len(steps)} steps from skip on; got {tuple(path.shape)}.")
     path = path.to("cpu", kept)
+    if not torch.equal(path[-1], x0.to("cpu", kept)):
+        raise ValueError(f"path must end at x0; its last latent differs by up to {(path[-1] - x0.to(path)).abs().max().item():.4g}.")
     predictions = _predict(denoise, path[:-1], sigmas[skip:-1], x0.device, chunk, callback)
-    wide = path.double()
-    befores = [None, *predictions[:-1]]
-    residuals = [x_next - step.mean(x, p.double(), b) for step, x, x_next, p, b in zip(steps, wide, wide[1:], predictions, befores)]
+    wide, befores = path.double(), [None, *predictions[:-1]]
+    residuals = [x_next - step.mean(x, p, before) for step, x, x_next, p, before in zip(steps, wide, wide[1:], predictions, befores)]
     mask = None if mask is None else mask.to("cpu", kept)
-    return NoiseMaps(sigmas[skip:], path, torch.stack(residuals).to(kept), predictions, eta, solver, process, seed, skip, mask)
+    return NoiseMaps(sigmas[skip:], path, torch.stack(residuals), predictions.to(kept), eta, solver, process, seed, skip, mask)
 
 
 def _predict(denoise: Denoise, latents: Tensor, sigmas: Tensor, device, chunk: int, callback) -> Tensor:
-    """x0_hat of every latent (S, B, C, *S) at its sigma (S,), ``chunk`` timesteps a call."""
-    state, batch = state_dtype(device), latents.shape[1]
-    predictions = torch.empty_like(latents)
+    """x0_hat of every latent (S, B, C, *S) at its sigma (S,), ``chunk`` timesteps a call; float64 on the CPU."""
+    batch = latents.shape[1]
+    predictions = torch.empty_like(latents, dtype=torch.float64)
     done = 0
     while done < len(latents):
         part = slice(done, done + chunk)
-        x = latents[part].flatten(0, 1).to(device, state)  # (chunk B, C, *S)
-        sigma = sigmas[part].repeat_interleave(batch).to(device, state)
+        x = latents[part].flatten(0, 1).double().to(state_device(device))  # (chunk B, C, *S)
+        sigma = sigmas[part].repeat_interleave(batch).to(x.device)
         try:
-            x0_hat = call(denoise, x, sigma)
-        except _OUT_OF_MEMORY:
-            if chunk == 1:
+            x0_hat = call(denoise, x, sigma, device)
+        except RuntimeError as error:
+            if chunk == 1 or not ran_out_of_memory(error):
                 raise
             chunk = (chunk + 1) // 2
             if x.is_cuda:
                 torch.cuda.empty_cache()
             continue
         x0_hat = x0_hat.unflatten(0, (-1, batch))
-        predictions[part] = x0_hat.to(predictions)
+        predictions[part] = x0_hat.cpu()
         if callback is not None:
             for i, prediction in enumerate(x0_hat):
                 callback(done + i, prediction, x[i * batch : (i + 1) * batch])

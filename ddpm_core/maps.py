@@ -24,15 +24,15 @@ class NoiseMaps:
     Fields
         sigmas       (S+1,) noise levels, strictly decreasing, float64; the last may be 0
         latents      (S+1, B, C, *S) the path x; the last one is the clean latent x_0
-        residuals    (S, B, C, *S) x_next - mean, that is up z
+        residuals    (S, B, C, *S) x_next - mean, that is up z, float64: a rounded residual leaves the path by the last digit, which a half-precision
+                     model rounds to another input, and the picture no longer comes back
         predictions  (S, B, C, *S) x0_hat on the path
         eta, solver, process   what a replay needs to be exact
         seed         of the path's noise; item i of the batch has seed + i
         skipped      steps of the whole schedule that were left out before the first one held here
         mask         None or (1 or B, 1, *S) in [0, 1]: 1 where an edit may change the latent
 
-    The four tensors of values share one device and one dtype (float32, or float64 for oracle tests). Anything that does not fit is a
-    ValueError, raised once, here.
+    Latents, predictions and mask are float32 (or float64), and all share one device. Anything that does not fit is a ValueError, raised once, here.
     """
 
     sigmas: Tensor
@@ -93,10 +93,10 @@ class NoiseMaps:
         )
 
     def to(self, *args, **kwargs) -> NoiseMaps:
-        """The same maps on another device or in another dtype, with the arguments of ``Tensor.to``."""
-        moved = {name: getattr(self, name).to(*args, **kwargs) for name in _TENSORS[1:]}
+        """The same maps on another device, or with latents, predictions and mask in another dtype; the arguments are those of ``Tensor.to``."""
+        latents, predictions = self.latents.to(*args, **kwargs), self.predictions.to(*args, **kwargs)
         mask = None if self.mask is None else self.mask.to(*args, **kwargs)
-        return dataclasses.replace(self, **moved, mask=mask)
+        return dataclasses.replace(self, latents=latents, predictions=predictions, residuals=self.residuals.to(latents.device), mask=mask)
 
     def save(self, path: str | os.PathLike, metadata: Mapping[str, str] | None = None) -> None:
         """Write a safetensors file; ``metadata`` adds strings of the caller's own to its header."""
@@ -159,16 +159,19 @@ def _check_values(maps: NoiseMaps) -> None:
         tensor = getattr(maps, name)
         if tuple(tensor.shape) != (length, *shape):
             raise ValueError(f"{name} must have shape {(length, *shape)} for {count + 1} sigmas; got {tuple(tensor.shape)}.")
-        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != latents.dtype or tensor.device != latents.device:
-            raise ValueError(
-                "latents, residuals and predictions must share one dtype (float32 or float64) and one device; "
-                f"latents are {latents.dtype} on {latents.device}, {name} {tensor.dtype} on {tensor.device}."
-            )
+        dtypes = (torch.float64,) if name == "residuals" else (torch.float32, torch.float64)
+        if tensor.dtype not in dtypes or tensor.device != latents.device:
+            wanted = " or ".join(map(str, dtypes))
+            raise ValueError(f"{name} must be {wanted}, on the device of the latents ({latents.device}); got {tensor.dtype} on {tensor.device}.")
         check_finite(tensor, name)
     if maps.mask is not None:
         batch, spatial = shape[0], shape[2:]
-        if tuple(maps.mask.shape) not in ((1, 1, *spatial), (batch, 1, *spatial)) or not maps.mask.is_floating_point():
-            raise ValueError(f"mask must be a floating {(batch, 1, *spatial)} or {(1, 1, *spatial)}; got {maps.mask.dtype} {tuple(maps.mask.shape)}.")
+        fits = tuple(maps.mask.shape) in ((1, 1, *spatial), (batch, 1, *spatial)) and maps.mask.device == latents.device
+        if not fits or maps.mask.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"mask must be float32 or float64 of shape {(batch, 1, *spatial)} or {(1, 1, *spatial)} on {latents.device}; "
+                f"got {maps.mask.dtype} {tuple(maps.mask.shape)} on {maps.mask.device}."
+            )
         check_finite(maps.mask, "mask")
         low, high = maps.mask.min().item(), maps.mask.max().item()
         if low < 0 or high > 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .inversion import Denoise
+from .maps import check_finite
 
 
 class Pipeline:
@@ -22,9 +23,13 @@ class Pipeline:
         if not hasattr(pipe, "unet") or not hasattr(pipe, "vae") or not hasattr(pipe, "encode_prompt"):
             raise ValueError(f"A Stable Diffusion or Stable Diffusion XL pipeline of diffusers is needed; got {type(pipe).__name__}.")
         self.pipe = pipe
-        self.prediction = pipe.scheduler.config.prediction_type
-        if self.prediction not in ("epsilon", "v_prediction"):
-            raise ValueError(f"The model must predict 'epsilon' or 'v_prediction'; its scheduler says {self.prediction!r}.")
+        self.prediction = pipe.scheduler.config.get("prediction_type")
+        if self.prediction not in ("epsilon", "v_prediction") or not hasattr(pipe.scheduler, "alphas_cumprod"):
+            name = type(pipe.scheduler).__name__
+            raise ValueError(f"The model must predict 'epsilon' or 'v_prediction' on a DDPM schedule; its {name} says {self.prediction!r}.")
+        taken, made = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
+        if taken != made:
+            raise ValueError(f"The UNet must take the autoencoder's {made} latent channels alone; it takes {taken} (an inpainting or upscaling model?).")
         abar = pipe.scheduler.alphas_cumprod.double().cpu().clamp(min=2**-24)  # a zero terminal SNR would be an infinite sigma
         self.sigma_of_timestep = ((1 - abar) / abar).sqrt()  # (1000,), increasing
 
@@ -44,9 +49,12 @@ class Pipeline:
                 pipe = diffusers.DiffusionPipeline.from_pretrained(path, **_without_checker(path))
             else:
                 pipe = _from_single_file(path, config)
-        except (OSError, KeyError, RuntimeError) as error:
+        except Exception as error:  # whatever the loaders of foreign files raise
             raise ValueError(f"{path} could not be loaded as a Stable Diffusion model: {error}") from error
-        return cls(pipe.to(device, dtype))
+        model = cls(pipe.to(device, dtype))
+        if dtype == torch.float16 and pipe.vae.config.force_upcast:
+            pipe.vae.to(torch.float32)  # such autoencoders overflow in float16
+        return model
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +90,9 @@ class Pipeline:
         """Clean latents (B, 4, h, w) as pictures (B, 3, 8h, 8w) in [0, 1], float32."""
         vae = self.pipe.vae
         latents = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0)
-        return (vae.decode(latents.to(vae.device, vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
+        pictures = vae.decode(latents.to(vae.device, vae.dtype)).sample.float()
+        check_finite(pictures, f"the decoded picture (a {vae.dtype} overflow? try float32)")
+        return (pictures / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
     def denoiser(self, prompt: str | list[str], *, guidance: float, negative: str = "", size: tuple[int, int] | None = None) -> Denoise:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .inversion import Denoise, call, state_dtype
+from .inversion import Denoise, call, state_device
 from .maps import NoiseMaps
 
 
@@ -31,17 +31,17 @@ def replay(
     """
     maps = maps if skip is None else maps.skip(skip)
     mask = maps.mask if mask is None else mask
-    state = state_dtype(device)
+    home = state_device(device)
     if mask is not None:
-        mask = mask.to(device, state)
-    x, before = maps.latents[0].to(device, state), None
+        mask = mask.double().to(home)
+    x, before = maps.latents[0].double().to(home), None
     for i, (step, residual, source) in enumerate(zip(maps.steps, maps.residuals, maps.latents[1:])):
-        x0_hat = call(denoise, x, x.new_full((len(x),), step.sigma))
-        x = step.mean(x, x0_hat, before) + residual.to(device, state)
+        x0_hat = call(denoise, x, x.new_full((len(x),), step.sigma), device)
+        x = step.mean(x, x0_hat, before) + residual.to(home)
         if mask is not None:
-            source = source.to(device, state)
+            source = source.double().to(home)
             x = source + mask * (x - source)
         before = x0_hat
         if callback is not None:
             callback(i, x0_hat, x)
-    return x.to(maps.latents.dtype)
+    return x.to(maps.latents.dtype).to(device)

@@ -94,4 +94,4 @@ def _check_levels(levels: list[float], process: Process) -> None:
         if not sigma > sigma_next >= 0:
             raise ValueError(f"sigmas must decrease strictly and not go below 0; got {sigma:g} followed by {sigma_next:g}.")
     if process is Process.FLOW and levels[0] > 1:
-        raise ValueError(f"sigmas of a flow process lie in [0, 1]; got {levels[0]:g} at the start.")
+        raise ValueError(f"sigmas of a flow process lie in [0, 1]; got {levels[0]:.9g} at the start.")

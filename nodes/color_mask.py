@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from ..ddpm_core import paint, parse_color, push_color
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, latent_mask
+from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, latent_mask, naming
 
 NODE = "ColorMaskEdit"
 
@@ -60,6 +60,7 @@ class ColorMaskEdit(io.ComfyNode):
         if not mask.any():
             raise NodeError(NODE, "mask", f"it is empty (all zeros, {tuple(mask.shape)}).", "Draw the region that shall change.")
         _check_window(noise_maps, start, end)
+        socket = "image" if painted is None else "painted"
         if painted is None:
             painted = _paint(image, mask, color, shading)
         target = model.get_model_object("latent_format").process_in(vae.encode(painted[..., :3]))
@@ -67,15 +68,16 @@ class ColorMaskEdit(io.ComfyNode):
         if target.shape[0] not in (1, shape[0]) or target.shape[1:] != shape[1:]:
             raise NodeError(
                 NODE,
-                "image",
+                socket,
                 f"encoded it has the shape {tuple(target.shape)} and the maps have {tuple(shape)}.",
                 "Give the picture that was inverted, in the same size.",
             )
-        return io.NodeOutput(push_color(noise_maps, target, latent_mask(mask, shape), strength=strength, start=start, end=end))
+        with naming(NODE, "start"):
+            return io.NodeOutput(push_color(noise_maps, target, latent_mask(mask, shape), strength=strength, start=start, end=end))
 
 
 def _paint(image: torch.Tensor, mask: torch.Tensor, color: str, shading: str) -> torch.Tensor:
-    """image (B, H, W, 3) with the colour in the mask (B or 1, h, w)."""
+    """image (B or 1, H, W, 3) with the colour in the mask (B or 1, h, w)."""
     try:
         rgb = parse_color(color)
     except ValueError as error:
@@ -85,13 +87,15 @@ def _paint(image: torch.Tensor, mask: torch.Tensor, color: str, shading: str) ->
         mask = mask[None]
     if mask.shape[-2:] != image.shape[1:3]:
         mask = comfy.utils.common_upscale(mask[:, None], image.shape[2], image.shape[1], "bilinear", "disabled")[:, 0]
-    mask = comfy.utils.repeat_to_batch_size(mask, len(image))
+    batch = max(len(mask), len(image))
+    mask, image = comfy.utils.repeat_to_batch_size(mask, batch), comfy.utils.repeat_to_batch_size(image, batch)
     return paint(image, mask[..., None].to(image), rgb, keep_lights=shading != "flat")
 
 
 def _check_window(maps, start: float, end: float) -> None:
     if end >= start:
-        raise NodeError(NODE, "end", f"it must be less than start, since the steps go from high to low per cent; got start {start:g}, end {end:g}.")
+        problem = f"it must be less than start, since the steps go from high to low per cent; got start {start:g}, end {end:g}."
+        raise NodeError(NODE, "end", problem, "Lower end, or raise start; the paper has 70 and 20.")
     if maps.eta == 0:
         raise NodeError(NODE, "noise_maps", "they were inverted with eta 0, so their steps have no noise to push.", "Invert with eta above 0; the paper has 1.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ddpm_core import replay
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, make_guider, maps_latent, run
+from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, make_guider, maps_latent, naming, run
 
 
 class NoiseMapEdit(io.ComfyNode):
@@ -51,7 +51,9 @@ class NoiseMapEdit(io.ComfyNode):
         def body(denoise, inner_model, x0, report):
             return replay(denoise, maps, device=x0.device, callback=report)
 
-        return io.NodeOutput({"samples": run(guider, maps_latent(maps, model), maps.sigmas, body, maps.seed, maps.mask)})
+        with naming("NoiseMapEdit", "model"):
+            samples = run(guider, maps_latent(maps, model), maps.sigmas, body, maps.seed, maps.mask)
+        return io.NodeOutput({"samples": samples} if maps.mask is None else {"samples": samples, "noise_mask": maps.mask})
 
 
 def _check_skip(maps, skip: int) -> None:

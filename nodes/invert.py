@@ -7,8 +7,23 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io
 
-from ..ddpm_core import NoiseMaps, Solver, invert
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, automatic_chunk, latent_mask, make_guider, one_timestep_a_call, process_of, run, seed_input
+from ..ddpm_core import Process, Solver, invert, schedule
+from ..ddpm_core.maps import check_finite
+from .sampling import (
+    NOISE_MAPS_TOOLTIP,
+    NodeError,
+    NoiseMapsType,
+    automatic_chunk,
+    latent_mask,
+    make_guider,
+    naming,
+    one_timestep_a_call,
+    process_of,
+    run,
+    seed_input,
+)
+
+NODE = "EditFriendlyInvert"
 
 
 class EditFriendlyInvert(io.ComfyNode):
@@ -24,7 +39,13 @@ class EditFriendlyInvert(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="A prompt that says what the picture shows now. May be empty."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt; usually empty."),
                 io.Latent.Input("latent", tooltip="The picture, from VAE Encode. A noise mask in it says where an edit may change the picture."),
-                io.Int.Input("steps", default=100, min=1, max=1000, tooltip="Steps of the whole schedule. Paper: 100. 20 to 50 are faster and often as good."),
+                io.Int.Input(
+                    "steps",
+                    default=100,
+                    min=1,
+                    max=1000,
+                    tooltip="Steps of the whole schedule. Paper: 100. 20 to 50 are faster and often as good. Above 100, ddim_uniform starts below the top.",
+                ),
                 io.Int.Input(
                     "skip",
                     default=36,
@@ -70,12 +91,12 @@ class EditFriendlyInvert(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, latent, steps, skip, cfg, eta, solver, scheduler, seed, chunk, sigmas=None, **kwargs) -> io.NodeOutput:
         samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
-        levels = _levels(model, steps, scheduler, sigmas)
+        process, made = process_of(model), []
+        levels = _levels(model, process, steps, scheduler, sigmas)
         _check(model, samples, levels, skip)
         mask = latent.get("noise_mask")
         mask = None if mask is None else latent_mask(mask, samples.shape)
         guider = make_guider(model, positive, negative, cfg)
-        process, made = process_of(model), []
 
         def body(denoise, inner_model, x0, report):
             per_call = 1 if one_timestep_a_call(guider) else chunk or automatic_chunk(inner_model, x0.shape, x0.device)
@@ -83,30 +104,40 @@ class EditFriendlyInvert(io.ComfyNode):
             made.append(invert(denoise, x0, levels, **options, callback=report))
             return x0
 
-        run(guider, samples, torch.as_tensor(levels)[skip:], body, seed, mask)
-        maps: NoiseMaps = made[0]
-        return io.NodeOutput(maps)
+        with naming(NODE, "model"):
+            run(guider, samples, torch.as_tensor(levels)[skip:], body, seed, mask)
+        return io.NodeOutput(made[0])
 
 
-def _levels(model, steps: int, scheduler: str, sigmas) -> list[float]:
+def _levels(model, process: Process, steps: int, scheduler: str, sigmas) -> list[float]:
     """The noise levels as doubles, high to low. Some schedulers (ddim_uniform) give more than asked for; the paper's schedule is their last ones."""
+    socket = "scheduler" if sigmas is None else "sigmas"
     if sigmas is None:
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)[-(steps + 1) :]
-    return sigmas.double().tolist()
+    levels = sigmas.double().tolist()
+    if process is Process.FLOW and levels and 1 < levels[0] < 1.001:
+        levels[0] = 1.0  # some flow models' greatest sigma is above 1 by rounding
+    with naming(NODE, socket):
+        schedule(levels, process=process)
+    return levels
 
 
 def _check(model, samples: torch.Tensor, levels: list[float], skip: int) -> None:
-    node = "EditFriendlyInvert"
-    channels = model.get_model_object("latent_format").latent_channels
+    latent_format = model.get_model_object("latent_format")
+    channels, dimensions = latent_format.latent_channels, latent_format.latent_dimensions
     if not samples.any():
-        raise NodeError(node, "latent", "it is empty (all zeros).", "Connect the latent of a picture, from VAE Encode.")
-    if samples.shape[1] != channels:
-        raise NodeError(node, "latent", f"it has {samples.shape[1]} channels and the model needs {channels}.", "Encode the picture with this model's VAE.")
-    if len(levels) < 2 or any(a <= b for a, b in zip(levels[:-1], levels[1:])):
-        shown = ", ".join(f"{s:.4g}" for s in levels[:6])
-        raise NodeError(node, "sigmas", f"it must hold at least two noise levels that fall from step to step; got {len(levels)}: {shown}.")
+        raise NodeError(NODE, "latent", "it is empty (all zeros).", "Connect the latent of a picture, from VAE Encode.")
+    if samples.dim() != dimensions + 2 or samples.shape[1] != channels:
+        raise NodeError(
+            NODE,
+            "latent",
+            f"it has the shape {tuple(samples.shape)} and the model needs {channels} channels in {dimensions} dimensions.",
+            "Encode the picture with this model's VAE.",
+        )
+    with naming(NODE, "latent"):
+        check_finite(samples, "the latent")
     if skip >= len(levels) - 1:
-        raise NodeError(node, "skip", f"it must be less than the {len(levels) - 1} steps of the schedule; got {skip}.", "Lower skip, or raise steps.")
+        raise NodeError(NODE, "skip", f"it must be less than the {len(levels) - 1} steps of the schedule; got {skip}.", "Lower skip, or raise steps.")
 
 
 NODES = [EditFriendlyInvert]

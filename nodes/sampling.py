@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import comfy.model_management
 import comfy.sampler_helpers
@@ -29,6 +30,17 @@ class NodeError(ValueError):
 
     def __init__(self, node: str, socket: str, problem: str, remedy: str = ""):
         super().__init__(f"{node}, input '{socket}': {problem}" + (f" {remedy}" if remedy else ""))
+
+
+@contextmanager
+def naming(node: str, socket: str):
+    """Turn the core's ValueError into one that names the node and the socket."""
+    try:
+        yield
+    except NodeError:
+        raise
+    except ValueError as error:
+        raise NodeError(node, socket, str(error)) from error
 
 
 class GuidedRun(comfy.samplers.Sampler):
@@ -77,8 +89,16 @@ def process_of(model) -> Process:
 
 
 def latent_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A mask of any size as (B, 1, *S) in [0, 1] for latents of shape (B, C, *S)."""
-    return comfy.utils.reshape_mask(mask.float(), torch.Size(shape))[:, :1].clamp(0, 1).contiguous()
+    """A mask of any size as (B, 1, *S) in [0, 1] for latents of shape (B, C, *S): each cell gets the mean of its pixels.
+
+    mask: (H, W), (N, H, W) or (N, 1, H, W); for a video latent the N are frames.
+    """
+    batch, _, *size = shape
+    mask = mask.float().reshape(-1, 1, *mask.shape[-2:])
+    if len(size) == 3:
+        mask = mask.movedim(0, 1)[None]  # (1, 1, frames, H, W)
+    mask = torch.nn.functional.interpolate(mask, size=size, mode="area")
+    return comfy.utils.repeat_to_batch_size(mask, batch).clamp(0, 1).contiguous()
 
 
 def one_timestep_a_call(guider) -> bool:
@@ -102,16 +122,20 @@ def one_timestep_a_call(guider) -> bool:
 
 
 def automatic_chunk(inner_model, shape: torch.Size, device: torch.device) -> int:
-    """Timesteps a call whose two guidance branches fit into the free memory, by ComfyUI's own estimate."""
+    """Timesteps a call whose two guidance branches fit into the free memory, by ComfyUI's own estimate; more than 8 did not pay where it was measured."""
     free = comfy.model_management.get_free_memory(device)
     batch, *rest = shape
     return next((k for k in CHUNKS if inner_model.memory_required([2 * k * batch, *rest]) * 1.5 < free), 1)
 
 
-def check_fits(node: str, maps: NoiseMaps, model) -> None:
-    """Raise NodeError unless the maps belong to the model's kind of latent and process."""
+def check_maps(node: str, maps: NoiseMaps) -> None:
     if not isinstance(maps, NoiseMaps):
         raise NodeError(node, "noise_maps", f"NOISE_MAPS of this pack are needed; got {type(maps).__name__}.", "Connect the output of EditFriendlyInvert.")
+
+
+def check_fits(node: str, maps: NoiseMaps, model) -> None:
+    """Raise NodeError unless the maps belong to the model's kind of latent and process."""
+    check_maps(node, maps)
     remedy = "Use the model that the picture was inverted with."
     latent_format, held = model.get_model_object("latent_format"), (maps.latents.shape[2], maps.latents.dim() - 3)
     needed = (latent_format.latent_channels, latent_format.latent_dimensions)

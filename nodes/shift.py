@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ddpm_core import edits, shift
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, seed_input
+from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, seed_input
 
 
 class ShiftNoise(io.ComfyNode):
@@ -27,13 +27,14 @@ class ShiftNoise(io.ComfyNode):
                     default="noise",
                     tooltip="What comes into the vacated cells: fresh noise, from which the model draws, or what left at the other side.",
                 ),
-                seed_input("Seed of the fresh noise."),
+                seed_input("Seed of the fresh noise. Shifts in a chain need different ones."),
             ],
             outputs=[NoiseMapsType.Output(id="shifted", display_name="shifted_maps", tooltip="The shifted maps, for Noise Map Edit or another edit of maps.")],
         )
 
     @classmethod
     def execute(cls, noise_maps, x, y, fill, seed, **kwargs) -> io.NodeOutput:
+        check_maps("ShiftNoise", noise_maps)
         height, width = noise_maps.latents.shape[-2:]
         for socket, value, size in (("x", x, width), ("y", y, height)):
             if abs(value) >= size:

@@ -4,14 +4,15 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from ddpm_core.__main__ import main, parser
-from ddpm_core.demo.scenes import caption, render, scene_with
+from ddpm_core.demo.scenes import caption, coverage, render, scene_with
 from ddpm_core.pictures import load_picture, to_image
 
 SCENE = scene_with(4, shape="star", fill="striped", color="red", background="blue")
+
+SHOWN = scene_with(15, shape="star", fill="striped", color="red", background="blue")
 
 
 @pytest.fixture
@@ -75,6 +76,8 @@ def test_a_picture_that_is_not_square_is_scaled_and_cut_to_whole_cells(picture, 
         (["--target", "x", "--image", "/absent.png"], "absent.png"),
         (["--target", "x", "--image", __file__], "must be a picture"),
         (["--target", "x", "--out", f"{__file__}/out.png"], "test_cli.py"),
+        (["--target", "x", "--device", "cuda:77"], "--device must be one that torch can use"),
+        (["--target", "x", "--out", "picture.psd"], "must end like a picture.*picture.psd"),
         (["--target", "x", "--out", "picture.psx"], "must end like a picture.*picture.psx"),
     ],
 )
@@ -94,7 +97,7 @@ def test_help_shows_the_papers_ranges(capsys):
 
 def test_demo_writes_one_labelled_picture(tmp_path, capsys):
     out = tmp_path / "new" / "demo.png"
-    assert main(["demo", "--out", str(out), "--steps", "10"]) == 0
+    assert main(["demo", "--out", str(out), "--steps", "20"]) == 0
     assert str(out) in capsys.readouterr().out
     sheet = Image.open(out)
     assert sheet.width > 7 * 256
@@ -102,5 +105,11 @@ def test_demo_writes_one_labelled_picture(tmp_path, capsys):
     source, reconstruction, *edits = panels
     near = np.abs(source - reconstruction).mean()
     assert near < 8
-    assert all(np.abs(source - edit).mean() > near for edit in edits)
-    assert torch.get_default_dtype() == torch.float32
+    green, heart, yellow, shifted, pushed = edits
+    assert all(near < np.abs(source - edit).mean() < 60 for edit in edits)
+    assert yellow[4:30, 4:30, 2].mean() < source[4:30, 4:30, 2].mean() - 60  # the corner has lost its blue
+    star = coverage([SHOWN])[0, 0].repeat_interleave(4, 0).repeat_interleave(4, 1)[::3, ::3].numpy() > 0.99
+    for edit in (green, pushed):
+        assert edit[star][:, 0].mean() < source[star][:, 0].mean() - 40  # the star has lost its red
+    moved = np.roll(source, 43, axis=1)[:, 60:200]
+    assert np.abs(shifted[:, 60:200] - moved).mean() < 0.6 * np.abs(source[:, 60:200] - moved).mean()

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from fakes import ddpm_sigmas, gaussian, network
+from fakes import ddpm_sigmas, flow_sigmas, gaussian, network
 from torch.testing import assert_close
 
-from ddpm_core import invert, paint, parse_color, push_color, replay, shift
+from ddpm_core import Process, invert, paint, parse_color, push_color, replay, shift
 
 X0 = torch.randn(2, 4, 8, 10, generator=torch.Generator().manual_seed(1))
 TENSORS = ("latents", "residuals", "predictions")
@@ -59,6 +59,23 @@ def test_vacated_cells_get_noise_of_each_steps_own_scale():
     assert not torch.equal(moved.residuals, other.residuals)
 
 
+def test_the_fresh_noise_is_not_the_paths_own_when_the_seeds_are_equal():
+    source = invert(gaussian(), torch.zeros(1, 4, 64, 64), ddpm_sigmas(20), seed=3)
+    start = shift(source, 8, 0, seed=3).latents[0]
+    drawn, beside = start[..., :8].flatten(), start[..., 8:16].flatten()
+    assert torch.corrcoef(torch.stack((drawn, beside)))[0, 1].abs() < 0.1
+
+
+def test_the_vacated_path_is_drawn_around_the_pictures_border():
+    x0 = torch.full((1, 4, 32, 32), 3.0)
+    source = invert(network(process=Process.FLOW), x0, flow_sigmas(10), process=Process.FLOW)
+    moved = shift(source, 12, 0, seed=1)
+    for step, latent, prediction, before in zip(moved.steps, moved.latents, moved.predictions, source.predictions):
+        assert latent[..., :12].mean().item() == pytest.approx(3 * step.alpha, abs=0.1)
+        assert torch.equal(prediction[..., :12], before[..., :1].expand(-1, -1, -1, 12))
+    assert torch.equal(moved.latents[-1], x0)
+
+
 def test_the_items_of_a_shifted_batch_have_noise_of_their_own():
     moved = shift(maps(), 5, 0, seed=7)
     alone = shift(invert(network(0.2), X0[1:], ddpm_sigmas(20), seed=1), 5, 0, seed=8)
@@ -92,8 +109,8 @@ def test_a_push_changes_z_by_s_b_times_the_distance_inside_the_window_only():
     for i, step in enumerate(source.steps):
         t = 100 - i
         inside = 20 <= t <= 70
-        expected = 0.05 * mask * (target - source.predictions[i]) * step.up if inside else torch.zeros_like(change[i])
-        assert_close(change[i], expected, rtol=1e-3, atol=1e-5)
+        expected = 0.05 * mask * (target - source.predictions[i]) * step.up * inside
+        assert_close(change[i], expected.double().expand_as(change[i]), rtol=1e-5, atol=1e-6)
     assert torch.equal(pushed.latents, source.latents)
 
 
@@ -156,15 +173,16 @@ def test_colours_that_do_not_parse_are_refused(text):
 
 
 def test_paint_is_flat_or_keeps_lights_and_darks():
-    picture = torch.full((1, 2, 3, 3), 0.5)
-    picture[0, 0, 0], picture[0, 0, 1] = 0.9, 0.1
-    mask = torch.ones(1, 2, 3, 1)
+    picture = torch.full((2, 2, 2, 3), 0.5)
+    picture[0, 0, 0], picture[0, 0, 1] = 0.75, 0.25  # around a mean of 0.5 in the mask
+    mask = torch.ones(1, 2, 2, 1)
     mask[0, 1] = 0
-    flat = paint(picture, mask, (1.0, 0.0, 0.0))
-    assert_close(flat[0, 0], torch.tensor([[1.0, 0.0, 0.0]]).expand(3, 3))
-    assert torch.equal(flat[0, 1], picture[0, 1])
-    shaded = paint(picture, mask, (1.0, 0.0, 0.0), keep_lights=True)
-    assert shaded[0, 0, 0, 1] > 0.5
-    assert shaded[0, 0, 1, 0] < 0.5
-    assert_close(shaded[0, 0, 2], torch.tensor([1.0, 0.0, 0.0]))
-    assert torch.equal(shaded[0, 1], picture[0, 1])
+    color = (1.0, 0.4, 0.0)
+    flat = paint(picture, mask, color)
+    assert_close(flat[:, 0], torch.tensor(color).expand(2, 2, 3))
+    assert torch.equal(flat[:, 1], picture[:, 1])
+    shaded = paint(picture, mask, color, keep_lights=True)
+    assert_close(shaded[0, 0, 0], torch.tensor([1.0, 0.7, 0.5]))  # half way to white
+    assert_close(shaded[0, 0, 1], torch.tensor([0.5, 0.2, 0.0]))  # half way to black
+    assert_close(shaded[1, 0], torch.tensor(color).expand(2, 3))  # the other picture's lights do not matter
+    assert torch.equal(shaded[:, 1], picture[:, 1])

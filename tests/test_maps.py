@@ -59,9 +59,10 @@ def test_skip_counts_on_the_whole_schedule():
 
 def test_to_changes_the_dtype_of_the_values_and_keeps_the_levels():
     wide = MAPS.to(torch.float64)
-    assert wide.latents.dtype == wide.residuals.dtype == wide.predictions.dtype == wide.mask.dtype == torch.float64
+    assert wide.latents.dtype == wide.predictions.dtype == wide.mask.dtype == torch.float64
     assert torch.equal(wide.sigmas, MAPS.sigmas)
-    with pytest.raises(ValueError, match=r"float32 or float64.*float16"):
+    assert torch.equal(wide.to("cpu", torch.float32).residuals, MAPS.residuals)
+    with pytest.raises(ValueError, match=r"latents must be torch.float32 or torch.float64.*float16"):
         MAPS.to(torch.float16)
 
 
@@ -70,13 +71,15 @@ def test_to_changes_the_dtype_of_the_values_and_keeps_the_levels():
     [
         ({"latents": MAPS.latents[1:]}, r"latents must have shape \(6, 2, 4, 6, 8\) for 6 sigmas; got \(5, 2, 4, 6, 8\)"),
         ({"residuals": MAPS.residuals[..., 1:]}, "residuals must have shape"),
-        ({"predictions": MAPS.predictions.double()}, "share one dtype"),
+        ({"predictions": MAPS.predictions.half()}, "predictions must be torch.float32 or torch.float64.*got torch.float16"),
+        ({"residuals": MAPS.residuals.float()}, "residuals must be torch.float64.*got torch.float32"),
         ({"predictions": MAPS.predictions.clone().fill_(torch.nan)}, "predictions must be finite; 1920 of 1920"),
         ({"sigmas": MAPS.sigmas.flip(0)}, "decrease strictly"),
         ({"sigmas": MAPS.sigmas[None]}, r"sigmas must have shape \(S\+1,\)"),
         ({"mask": 2 * torch.ones(2, 1, 6, 8)}, "mask must lie in .0, 1.; got values from 2 to 2"),
         ({"mask": torch.ones(3, 1, 6, 8)}, r"got torch.float32 \(3, 1, 6, 8\)"),
-        ({"mask": torch.ones(2, 1, 6, 8, dtype=torch.bool)}, "floating"),
+        ({"mask": torch.ones(2, 1, 6, 8, dtype=torch.bool)}, "mask must be float32 or float64.*got torch.bool"),
+        ({"mask": torch.full((2, 1, 6, 8), torch.nan)}, "mask must be finite"),
         ({"eta": -0.1}, "eta must lie in"),
         ({"skipped": -1}, "skipped must be 0 or more; got -1"),
     ],

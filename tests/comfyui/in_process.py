@@ -15,6 +15,7 @@ comfy.options.enable_args_parsing()
 
 import torch  # noqa: E402
 from comfy.k_diffusion import sampling  # noqa: E402
+from comfy.model_sampling import CONST  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 
@@ -66,14 +67,19 @@ def ancestral_steps(inputs):
         return next(draws)
 
     out = {}
-    for name, options in (("sample_euler_ancestral", {}), ("sample_dpmpp_2m_sde", {"solver_type": "midpoint"})):
+    second = ("sample_dpmpp_2m_sde", {"solver_type": "midpoint"})
+    for sigmas, process, kind, (name, options) in (
+        (inputs["sigmas"], "ve", None, ("sample_euler_ancestral", {})),
+        (inputs["sigmas"], "ve", None, second),
+        (inputs["flow_sigmas"], "flow", CONST(), second),
+    ):
         for eta in (0.3, 1.0):
             draws = iter(inputs["draws"])
             sampler = getattr(sampling, name)
             extra = {"model_options": {}, "seed": 0}
-            model = Sampled(denoise)
-            out[f"{name}_{eta}"] = sampler(
-                model, inputs["start"].clone(), inputs["sigmas"], extra_args=extra, eta=eta, noise_sampler=noise, disable=True, **options
+            model = Sampled(denoise, kind)
+            out[f"{name}_{process}_{eta}"] = sampler(
+                model, inputs["start"].clone(), sigmas, extra_args=extra, eta=eta, noise_sampler=noise, disable=True, **options
             )
     return out
 
@@ -81,13 +87,37 @@ def ancestral_steps(inputs):
 class Sampled:
     """What ComfyUI's samplers ask of a model beside calling it: whether it is a flow model."""
 
-    inner_model = SimpleNamespace(inner_model=SimpleNamespace(model_sampling=None), model_patcher=SimpleNamespace(get_model_object=lambda name: None))
-
-    def __init__(self, denoise):
+    def __init__(self, denoise, kind):
         self.denoise = denoise
+        patcher = SimpleNamespace(get_model_object=lambda name: kind)
+        self.inner_model = SimpleNamespace(inner_model=SimpleNamespace(model_sampling=kind), model_patcher=patcher)
 
     def __call__(self, x, sigma, **kwargs):
         return self.denoise(x, sigma)
+
+
+def patched_run(nodes, model, conditioning, latent):
+    """Calls and reconstruction error under a patch that reads the first sigma of a batch only."""
+
+    def scale(arguments):
+        return arguments["denoised"] * (1 + 0.2 * torch.tanh(arguments["sigma"][0]))
+
+    patched = model.clone()
+    patched.set_model_sampler_post_cfg_function(scale)
+    return edit_counts(nodes, patched, conditioning, latent, 3.5)
+
+
+def chunks(nodes, model):
+    """The automatic chunk with little, some and much free memory."""
+    sampling, shape = nodes.sampling, torch.Size((1, 4, 64, 64))
+    real, needed, found = comfy.model_management.get_free_memory, model.model.memory_required([2, 4, 64, 64]), []
+    try:
+        for share in (0.5, 4.0, 1000.0):
+            comfy.model_management.get_free_memory = lambda device, share=share: 1.5 * share * needed
+            found.append(sampling.automatic_chunk(model.model, shape, torch.device("cpu")))
+    finally:
+        comfy.model_management.get_free_memory = real
+    return torch.tensor(found)
 
 
 with torch.inference_mode():
@@ -98,5 +128,7 @@ with torch.inference_mode():
     conditioning = clip.encode_from_tokens_scheduled(clip.tokenize("a striped red star on a blue background"))
     for cfg in (3.5, 1.0):
         outputs[f"sizes_{cfg}"], outputs[f"error_{cfg}"] = edit_counts(nodes, model, conditioning, outputs["latent"], cfg)
+    outputs["patched_sizes"], outputs["patched_error"] = patched_run(nodes, model, conditioning, outputs["latent"])
+    outputs["chunks"] = chunks(nodes, model)
     outputs |= ancestral_steps(inputs)
     save_file({key: value.clone().contiguous() for key, value in outputs.items()}, wanted)

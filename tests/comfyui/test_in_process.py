@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from ddpm_core import Solver, schedule
+from ddpm_core import Process, Solver, schedule
 from ddpm_core.demo.model import CONTEXT, FOLDER
 from ddpm_core.demo.scenes import caption, random_scenes, render
 from ddpm_core.pipeline import Pipeline
@@ -27,6 +27,7 @@ def inputs():
         "timesteps": torch.tensor([740, 31]),
         "start": 14 * torch.randn(1, 4, 8, 8, generator=generator),
         "sigmas": torch.tensor([14.0, 6.0, 3.0, 1.5, 0.7, 0.2, 0.0]),
+        "flow_sigmas": torch.tensor([0.95, 0.8, 0.6, 0.4, 0.2, 0.05, 0.0]),
         "draws": torch.randn(6, 1, 4, 8, 8, generator=generator),
     }
 
@@ -62,11 +63,28 @@ def test_an_edit_takes_72_calls_and_gives_the_latent_back(outputs, cfg, branches
     assert outputs[f"error_{cfg}"] <= 1e-5
 
 
+def test_a_patch_that_reads_one_sigma_gets_one_timestep_a_call(outputs):
+    assert outputs["patched_sizes"].tolist() == [2] * 128
+    assert outputs["patched_error"] <= 1e-5
+
+
+def test_the_automatic_chunk_takes_what_fits(outputs):
+    assert outputs["chunks"].tolist() == [1, 2, 8]
+
+
 @pytest.mark.parametrize("eta", [0.3, 1.0])
-@pytest.mark.parametrize(("name", "solver"), [("sample_euler_ancestral", Solver.FIRST_ORDER), ("sample_dpmpp_2m_sde", Solver.DPMPP_2M_SDE)])
-def test_our_steps_are_the_samplers_of_k_diffusion(inputs, outputs, name, solver, eta):
+@pytest.mark.parametrize(
+    ("name", "solver", "process"),
+    [
+        ("sample_euler_ancestral", Solver.FIRST_ORDER, Process.VE),
+        ("sample_dpmpp_2m_sde", Solver.DPMPP_2M_SDE, Process.VE),
+        ("sample_dpmpp_2m_sde", Solver.DPMPP_2M_SDE, Process.FLOW),
+    ],
+)
+def test_our_steps_are_the_samplers_of_k_diffusion(inputs, outputs, name, solver, process, eta):
     x, before = inputs["start"], None
-    for step, z in zip(schedule(inputs["sigmas"], eta=eta, solver=solver), inputs["draws"]):
+    sigmas = inputs["flow_sigmas" if process is Process.FLOW else "sigmas"]
+    for step, z in zip(schedule(sigmas, eta=eta, solver=solver, process=process), inputs["draws"]):
         x0_hat = torch.tanh(x / (1 + step.sigma**2))
         x, before = step.mean(x, x0_hat, before) + step.up * z, x0_hat
-    assert_close(x, outputs[f"{name}_{eta}"], rtol=1e-4, atol=1e-4)
+    assert_close(x, outputs[f"{name}_{process.value}_{eta}"], rtol=1e-4, atol=1e-4)

@@ -101,11 +101,17 @@ def test_the_chunk_does_not_change_the_picture(server, chunk):
     assert np.abs(pictures(whole, "out") - pictures(parts, "out")).max() <= 1
 
 
-def test_a_batch_is_edited_whole(server):
-    history = server.queue(graph(batch=node("RepeatLatentBatch", samples=["latent", 0], amount=2), maps={"latent": ["batch", 0]}))
-    result = pictures(history, "out")
+def test_a_batch_of_pictures_is_edited_as_each_alone(server):
+    other = node("DrawDemoScene", shape="ring", fill="dotted", color="red", background="pink", layout=9)
+    pair = {"other": other, "pair": node("ImageBatch", image1=["scene", 0], image2=["other", 0]), "latent": {"pixels": ["pair", 0]}}
+    changes = {"target": {"text": TARGET}, "edit": {"cfg": 5.0}}
+    result = pictures(server.queue(graph(**pair, **changes)), "out")
+    alone = server.queue(graph(other=other, latent={"pixels": ["other", 0]}, maps={"seed": 1}, **changes))
+    first = server.queue(graph(**changes))
     assert len(result) == 2
-    assert np.abs(result - pictures(history, "round trip")).max() <= 1
+    assert np.abs(result[:1] - pictures(first, "out")).max() <= 1
+    assert np.abs(result[1:] - pictures(alone, "out")).max() <= 1
+    assert difference(alone) > 20
 
 
 def masked(value_left, value_right):
@@ -194,6 +200,24 @@ def test_a_pushed_colour_arrives_inside_the_mask(server):
     assert np.abs(after - before)[border].mean() < 12
 
 
+def test_a_thin_mask_is_not_lost(server):
+    """Three rows of pixels, less than a latent cell."""
+    thin = {
+        "whole": node("SolidMask", value=0.0, width=192, height=192),
+        "line": node("SolidMask", value=1.0, width=192, height=3),
+        "thin": node("MaskComposite", destination=["whole", 0], source=["line", 0], x=0, y=96, operation="add"),
+    }
+    empty = {"source": {"text": ""}, "target": {"text": ""}, "maps": {"cfg": 1.0}}
+    assert difference(server.queue(graph(**color_edit(mask=["thin", 0], strength=0.5), **thin, **empty))) > 5
+
+
+@pytest.mark.parametrize("shift", [1.57, 3.0])
+def test_flow_models_whose_greatest_sigma_is_rounded_above_1_are_taken(server, shift):
+    flow = node("ModelSamplingSD3", model=["model", 0], shift=shift)
+    settings = {"model": ["flow", 0], "scheduler": "simple", "skip": 0}
+    assert difference(server.queue(graph(flow=flow, maps=settings, edit={"model": ["flow", 0], "skip": 0}))) <= 1
+
+
 def test_a_painted_picture_replaces_the_colour(server):
     settings = {"source": {"text": ""}, "target": {"text": ""}, "maps": {"cfg": 1.0}}
     painted = node("DrawDemoScene", shape="star", fill="striped", color="green", background="blue", layout=4)
@@ -270,6 +294,7 @@ HALF = node("ImageScale", image=["scene", 0], upscale_method="bilinear", width=9
             {"flat": node("FlipSigmas", sigmas=["basic", 0]), "basic": BASIC, "maps": {"sigmas": ["flat", 0]}},
             ["EditFriendlyInvert", "'sigmas'", "fall from step to step"],
         ),
+        ({**FLOW, "basic": BASIC, "maps": {"model": ["flow", 0], "sigmas": ["basic", 0]}}, ["EditFriendlyInvert", "'sigmas'", "flow process lie in [0, 1]"]),
         ({"edit": {"skip": 3}}, ["NoiseMapEdit", "'skip'", "inverted from step 4 on", "got 3", "Raise it to 4"]),
         ({"edit": {"skip": 12}}, ["NoiseMapEdit", "'skip'", "less than the 12 steps", "got 12"]),
         ({**FLOW, "edit": {"model": ["flow", 0]}}, ["NoiseMapEdit", "'noise_maps'", "'ve' model", "'flow' model"]),
@@ -278,6 +303,8 @@ HALF = node("ImageScale", image=["scene", 0], upscale_method="bilinear", width=9
         (color_edit(color="reddish"), ["ColorMaskEdit", "'color'", "#rrggbb", "'reddish'"]),
         ({**color_edit(mask=["none", 0]), "none": node("SolidMask", value=0.0, width=192, height=192)}, ["ColorMaskEdit", "'mask'", "empty", "192"]),
         (color_edit(start=20.0, end=70.0), ["ColorMaskEdit", "'end'", "start 20, end 70"]),
+        ({**color_edit(start=100.0, end=90.0)}, ["ColorMaskEdit", "'start'", "start 100 and end 90", "begin at 66.6667"]),
+        ({**color_edit(painted=["half", 0]), "half": HALF}, ["ColorMaskEdit", "'painted'", "12", "24"]),
         ({**color_edit(), "maps": {"eta": 0.0}}, ["ColorMaskEdit", "'noise_maps'", "eta 0"]),
         ({**color_edit(image=["half", 0]), "half": HALF}, ["ColorMaskEdit", "'image'", "12", "24"]),
         ({**FLOW, **color_edit(model=["flow", 0])}, ["ColorMaskEdit", "'noise_maps'", "'flow' model"]),
