@@ -72,7 +72,7 @@ class ColorMaskEdit(io.ComfyNode):
                 f"encoded it has the shape {tuple(target.shape)} and the maps have {tuple(shape)}.",
                 "Give the picture that was inverted, in the same size.",
             )
-        with naming(NODE, "start"):
+        with naming(NODE, "start", "Lower start and end, or lower skip on EditFriendlyInvert."):
             return io.NodeOutput(push_color(noise_maps, target, latent_mask(mask, shape), strength=strength, start=start, end=end))
 
 

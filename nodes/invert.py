@@ -117,7 +117,7 @@ def _levels(model, process: Process, steps: int, scheduler: str, sigmas) -> list
     levels = sigmas.double().tolist()
     if process is Process.FLOW and levels and 1 < levels[0] < 1.001:
         levels[0] = 1.0  # some flow models' greatest sigma is above 1 by rounding
-    with naming(NODE, socket):
+    with naming(NODE, socket, "Give noise levels from high to low, in the model's range."):
         schedule(levels, process=process)
     return levels
 
@@ -134,7 +134,7 @@ def _check(model, samples: torch.Tensor, levels: list[float], skip: int) -> None
             f"it has the shape {tuple(samples.shape)} and the model needs {channels} channels in {dimensions} dimensions.",
             "Encode the picture with this model's VAE.",
         )
-    with naming(NODE, "latent"):
+    with naming(NODE, "latent", "Look at what encodes the picture: VAEs in half precision can overflow."):
         check_finite(samples, "the latent")
     if skip >= len(levels) - 1:
         raise NodeError(NODE, "skip", f"it must be less than the {len(levels) - 1} steps of the schedule; got {skip}.", "Lower skip, or raise steps.")

@@ -33,14 +33,14 @@ class NodeError(ValueError):
 
 
 @contextmanager
-def naming(node: str, socket: str):
-    """Turn the core's ValueError into one that names the node and the socket."""
+def naming(node: str, socket: str, remedy: str = ""):
+    """Turn the core's ValueError into one that names the node and the socket, and says what to do."""
     try:
         yield
     except NodeError:
         raise
     except ValueError as error:
-        raise NodeError(node, socket, str(error)) from error
+        raise NodeError(node, socket, str(error), remedy) from error
 
 
 class GuidedRun(comfy.samplers.Sampler):

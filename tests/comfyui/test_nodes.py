@@ -129,8 +129,9 @@ def test_a_noise_mask_keeps_the_picture_outside(server):
     free = server.queue(graph(**changes))
     half = server.queue(graph(**changes, **masked(1.0, 0.0), maps={"latent": ["masked", 0]}))
     kept, source = pictures(half, "out"), pictures(half, "round trip")
-    assert np.abs(kept - source)[:, :, 168:].mean() < 3  # the decoder sees a little across the border
-    assert np.abs(kept - source)[:, :, :96].mean() > 10
+    changed = np.abs(kept - source).mean((0, 1, 3))
+    assert changed[168:].mean() < 0.3 * changed[:96].mean()  # the latent is the same; the decoder's attention sees across the border
+    assert changed[:96].mean() > 10
     none = server.queue(graph(**changes, **masked(0.0, 0.0), maps={"latent": ["masked", 0]}))
     assert difference(none) <= 1
     ones = {**masked(1.0, 0.0), "right": node("SolidMask", value=1.0, width=96, height=192)}
@@ -289,10 +290,10 @@ HALF = node("ImageScale", image=["scene", 0], upscale_method="bilinear", width=9
     [
         ({"maps": {"skip": 12}}, ["EditFriendlyInvert", "'skip'", "less than the 12 steps", "got 12"]),
         ({"blank": EMPTY, "maps": {"latent": ["blank", 0]}}, ["EditFriendlyInvert", "'latent'", "empty", "VAE Encode"]),
-        (WIDE, ["EditFriendlyInvert", "'latent'", "16 channels", "needs 4"]),
+        (WIDE, ["EditFriendlyInvert", "'latent'", "16, 24, 24", "needs 4 channels", "this model's VAE"]),
         (
             {"flat": node("FlipSigmas", sigmas=["basic", 0]), "basic": BASIC, "maps": {"sigmas": ["flat", 0]}},
-            ["EditFriendlyInvert", "'sigmas'", "fall from step to step"],
+            ["EditFriendlyInvert", "'sigmas'", "decrease strictly", "followed by", "high to low"],
         ),
         ({**FLOW, "basic": BASIC, "maps": {"model": ["flow", 0], "sigmas": ["basic", 0]}}, ["EditFriendlyInvert", "'sigmas'", "flow process lie in [0, 1]"]),
         ({"edit": {"skip": 3}}, ["NoiseMapEdit", "'skip'", "inverted from step 4 on", "got 3", "Raise it to 4"]),
