@@ -17,8 +17,8 @@ from .pipeline import Pipeline
 from .replay import replay
 from .steps import Solver
 
-DEMO_GUIDANCE = 5.0  # the demo model is small: the paper's 15 is too much for it
-PAPER_GUIDANCE = 15.0
+PAPER_GUIDANCE = 3.5, 15.0  # of the inversion and of the edit
+DEMO_GUIDANCE = 1.0, 3.0  # for the demo model, which is small
 
 
 def stage(bar, name: str) -> Callable:
@@ -59,14 +59,16 @@ def edit(args: argparse.Namespace) -> None:
     model = Pipeline.load(args.model or FOLDER, args.device, getattr(torch, args.dtype), args.config)
     side = args.size or model.pipe.unet.config.sample_size * model.cell
     x0 = model.encode(load_picture(args.image, side, model.cell)).to(args.device)
-    guidance = args.cfg if args.cfg is not None else PAPER_GUIDANCE if args.model else DEMO_GUIDANCE
-    source = model.denoiser(args.source, guidance=args.cfg_source, negative=args.negative)
+    of_source, of_target = PAPER_GUIDANCE if args.model else DEMO_GUIDANCE
+    of_source = of_source if args.cfg_source is None else args.cfg_source
+    of_target = of_target if args.cfg is None else args.cfg
+    source = model.denoiser(args.source, guidance=of_source, negative=args.negative)
     options = {"skip": args.skip, "eta": args.eta, "solver": Solver(args.solver), "seed": args.seed, "chunk": args.chunk}
     outs = [args.out] if len(args.target) == 1 else [args.out.with_stem(f"{args.out.stem}-{i + 1}") for i in range(len(args.target))]
     with tqdm(total=max(args.steps - args.skip, 0) * (1 + len(args.target)), unit="step") as bar:
         maps = invert(source, x0, model.sigmas(args.steps), **options, callback=stage(bar, "inverting"))
         for prompt, out in zip(args.target, outs):
-            target = model.denoiser(prompt, guidance=guidance, negative=args.negative)
+            target = model.denoiser(prompt, guidance=of_target, negative=args.negative)
             edited = replay(target, maps, device=args.device, callback=stage(bar, "editing"))
             to_image(model.decode(edited)[0]).save(out)
     for out in outs:
@@ -79,12 +81,12 @@ def demo(args: argparse.Namespace) -> None:
     from .demo.model import FOLDER
 
     prepare_out(args.out)
-    skip, source_guidance = args.steps // 4, 3.5
+    skip, middle = round(args.steps * 0.36), args.steps // 2
     model = Pipeline.load(FOLDER)
     scene = scenes.scene_with(args.layout, shape="star", fill="striped", color="red", background="blue")
     picture, mask, prompt = scenes.render([scene]), scenes.coverage([scene]), scenes.caption(scene)
     x0, sigmas = model.encode(picture), model.sigmas(args.steps)
-    with tqdm(total=7 * (args.steps - skip) + 2 * args.steps, unit="step") as bar:
+    with tqdm(total=5 * (args.steps - skip) + 2 * (args.steps - middle) + 2 * args.steps, unit="step") as bar:
 
         def invert_with(words: str, guidance: float, first: int):
             return invert(model.denoiser(words, guidance=guidance), x0, sigmas, skip=first, callback=stage(bar, "inverting"))
@@ -92,16 +94,17 @@ def demo(args: argparse.Namespace) -> None:
         def replay_with(words: str, guidance: float, maps):
             return model.decode(replay(model.denoiser(words, guidance=guidance), maps, callback=stage(bar, "editing")))[0]
 
-        maps = invert_with(prompt, source_guidance, skip)
-        panels = [("source", picture[0]), ("reconstruction", replay_with(prompt, source_guidance, maps))]
+        of_source, of_target = DEMO_GUIDANCE
+        maps = invert_with(prompt, of_source, skip)
+        panels = [("source", picture[0]), ("reconstruction", replay_with(prompt, of_source, maps))]
         for old, new in (("red", "green"), ("star", "heart"), ("blue", "yellow")):
             words = prompt.replace(old, new)
-            panels.append((words.replace(" on ", "\non "), replay_with(words, DEMO_GUIDANCE, maps)))
-        whole = shift(invert_with(prompt, 1.0, 0), 4, 0)
-        panels.append(("shifted by 4 cells\nto the right", replay_with(prompt, 1.0, whole)))
+            panels.append((words.replace(" on ", "\non "), replay_with(words, of_target, maps)))
+        whole = shift(invert_with(prompt, 1.0, 0), -4, 0)
+        panels.append(("shifted by 4 cells\nto the left", replay_with(prompt, 1.0, whole)))
         painted = paint(picture.movedim(1, -1), mask.movedim(1, -1), parse_color("#22aa33"), keep_lights=True).movedim(-1, 1)
         cells = torch.nn.functional.avg_pool2d(mask, model.cell)
-        pushed = push_color(invert_with("", 1.0, skip), model.encode(painted), cells, strength=0.15)
+        pushed = push_color(invert_with("", 1.0, middle), model.encode(painted), cells, strength=0.15)
         panels.append(("green pushed into the\nshape, no prompt", replay_with("", 1.0, pushed)))
     labelled_row(panels).save(args.out)
     print(f"The result lies in {args.out.resolve()}")
@@ -113,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("demo", help="edit a drawn scene with the embedded model and show it", description=demo.__doc__)
     one.add_argument("--out", type=Path, default=Path("out/demo.png"), help="the picture to write (default: %(default)s)")
     one.add_argument("--steps", type=int, default=50, help="(default: %(default)s)")
-    one.add_argument("--layout", type=int, default=15, help="which scene (default: %(default)s)")
+    one.add_argument("--layout", type=int, default=12, help="which scene (default: %(default)s)")
     one.set_defaults(run=demo)
     two = commands.add_parser("edit", help="edit a picture of your own by prompts", description=edit.__doc__)
     add = two.add_argument
@@ -125,8 +128,8 @@ def parser() -> argparse.ArgumentParser:
     add("--config", type=Path, help="with a single-file checkpoint on a machine without a connection: a diffusers folder of the same kind of model")
     add("--steps", type=int, default=100, help="steps of the schedule; paper: 100, and 20 to 50 are often as good (default: %(default)s)")
     add("--skip", type=int, default=36, help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 (default: %(default)s)")
-    add("--cfg", type=float, help="guidance towards the target; paper: 15, useful 7 to 18 (default: 15; 5 with the demo model)")
-    add("--cfg-source", type=float, default=3.5, help="guidance of the inversion; paper: 3.5 (default: %(default)s)")
+    add("--cfg", type=float, help="guidance towards the target; paper: 15, useful 7 to 18 (default: 15; 3 with the demo model)")
+    add("--cfg-source", type=float, help="guidance of the inversion; paper: 3.5, and 1 is twice as fast (default: 3.5; 1 with the demo model)")
     add("--negative", default="", help="negative prompt of both")
     add("--eta", type=float, default=1.0, help="noise of the steps: 1 is DDPM (paper), 0 is DDIM (default: %(default)s)")
     add("--solver", choices=[s.value for s in Solver], default=Solver.FIRST_ORDER.value, help="(default: %(default)s)")

@@ -27,7 +27,7 @@ class NoiseMapEdit(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="Guidance towards the target prompt: more changes more. Paper: 15, useful 7 to 18. The demo model likes 5.",
+                    tooltip="Guidance towards the target prompt: more changes more. Paper: 15, useful 7 to 18. The demo model likes 3.",
                 ),
                 io.Int.Input(
                     "skip",
