@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from .replay import replay
 from .steps import Solver
 
 PAPER_GUIDANCE = 3.5, 15.0  # of the inversion and of the edit
+PAPER_SKIP = 0.36  # of the steps
 DEMO_GUIDANCE = 1.0, 3.0  # for the demo model, which is small
 
 
@@ -56,6 +58,11 @@ def edit(args: argparse.Namespace) -> None:
 
     prepare_out(args.out)
     check_device(args.device)
+    if not args.image.is_file():
+        raise ValueError(f"--image must be a picture file; {args.image} does not exist.")
+    skip = round(PAPER_SKIP * args.steps) if args.skip is None else args.skip
+    if not 0 <= skip < args.steps:
+        raise ValueError(f"--skip must lie in [0, {args.steps - 1}] for {args.steps} steps; got {skip}.")
     model = Pipeline.load(args.model or FOLDER, args.device, getattr(torch, args.dtype), args.config)
     side = args.size or model.pipe.unet.config.sample_size * model.cell
     x0 = model.encode(load_picture(args.image, side, model.cell)).to(args.device)
@@ -63,9 +70,9 @@ def edit(args: argparse.Namespace) -> None:
     of_source = of_source if args.cfg_source is None else args.cfg_source
     of_target = of_target if args.cfg is None else args.cfg
     source = model.denoiser(args.source, guidance=of_source, negative=args.negative)
-    options = {"skip": args.skip, "eta": args.eta, "solver": Solver(args.solver), "seed": args.seed, "chunk": args.chunk}
+    options = {"skip": skip, "eta": args.eta, "solver": Solver(args.solver), "seed": args.seed, "chunk": args.chunk}
     outs = [args.out] if len(args.target) == 1 else [args.out.with_stem(f"{args.out.stem}-{i + 1}") for i in range(len(args.target))]
-    with tqdm(total=max(args.steps - args.skip, 0) * (1 + len(args.target)), unit="step") as bar:
+    with tqdm(total=(args.steps - skip) * (1 + len(args.target)), unit="step") as bar:
         maps = invert(source, x0, model.sigmas(args.steps), **options, callback=stage(bar, "inverting"))
         for prompt, out in zip(args.target, outs):
             target = model.denoiser(prompt, guidance=of_target, negative=args.negative)
@@ -81,7 +88,9 @@ def demo(args: argparse.Namespace) -> None:
     from .demo.model import FOLDER
 
     prepare_out(args.out)
-    skip, middle = round(args.steps * 0.36), args.steps // 2
+    if args.steps < 10:
+        raise ValueError(f"--steps must be 10 or more; got {args.steps}.")
+    skip, middle = round(PAPER_SKIP * args.steps), args.steps // 2
     model = Pipeline.load(FOLDER)
     scene = scenes.scene_with(args.layout, shape="star", fill="striped", color="red", background="blue")
     picture, mask, prompt = scenes.render([scene]), scenes.coverage([scene]), scenes.caption(scene)
@@ -96,7 +105,7 @@ def demo(args: argparse.Namespace) -> None:
 
         of_source, of_target = DEMO_GUIDANCE
         maps = invert_with(prompt, of_source, skip)
-        panels = [("source", picture[0]), ("reconstruction", replay_with(prompt, of_source, maps))]
+        panels = [("source", picture[0]), ("reconstruction, exact\nbut for the autoencoder", replay_with(prompt, of_source, maps))]
         for old, new in (("red", "green"), ("star", "heart"), ("blue", "yellow")):
             words = prompt.replace(old, new)
             panels.append((words.replace(" on ", "\non "), replay_with(words, of_target, maps)))
@@ -127,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", type=Path, help="a diffusers folder or a .safetensors checkpoint of Stable Diffusion 1, 2 or XL (default: the embedded demo model)")
     add("--config", type=Path, help="with a single-file checkpoint on a machine without a connection: a diffusers folder of the same kind of model")
     add("--steps", type=int, default=100, help="steps of the schedule; paper: 100, and 20 to 50 are often as good (default: %(default)s)")
-    add("--skip", type=int, default=36, help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 (default: %(default)s)")
+    add("--skip", type=int, help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 (default: 36 %% of the steps)")
     add("--cfg", type=float, help="guidance towards the target; paper: 15, useful 7 to 18 (default: 15; 3 with the demo model)")
     add("--cfg-source", type=float, help="guidance of the inversion; paper: 3.5, and 1 is twice as fast (default: 3.5; 1 with the demo model)")
     add("--negative", default="", help="negative prompt of both")
@@ -144,6 +153,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # their notes on optional packages are not for the person who edits a picture
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
         args.run(args)
     except (ValueError, OSError) as error:

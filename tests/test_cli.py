@@ -70,10 +70,10 @@ def test_a_picture_that_is_not_square_is_scaled_and_cut_to_whole_cells(picture, 
     ("more", "words"),
     [
         (["--target", "x", "--model", "/absent"], "/absent does not exist"),
-        (["--target", "x", "--steps", "8", "--skip", "9"], r"skip must lie in \[0, 7\]"),
+        (["--target", "x", "--steps", "8", "--skip", "9"], r"--skip must lie in \[0, 7\] for 8 steps; got 9"),
         (["--target", "x", "--steps", "2000"], r"steps must lie in \[1, 1000\]; got 2000"),
         (["--target", "x", "--eta", "3"], "eta must lie in"),
-        (["--target", "x", "--image", "/absent.png"], "absent.png"),
+        (["--target", "x", "--image", "/absent.png"], "--image must be a picture file; /absent.png does not exist"),
         (["--target", "x", "--image", __file__], "must be a picture"),
         (["--target", "x", "--out", f"{__file__}/out.png"], "test_cli.py"),
         (["--target", "x", "--device", "cuda:77"], "--device must be one that torch can use"),
@@ -86,6 +86,12 @@ def test_mistakes_end_with_one_line(picture, tmp_path, capsys, more, words):
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert re.search(words, last)
+
+
+def test_skip_follows_the_number_of_steps(picture, tmp_path, capsys):
+    arguments = ["edit", "--image", str(picture), "--source", "", "--target", "", "--out", str(tmp_path / "o.png"), "--steps", "11", "--device", "cpu"]
+    assert main(arguments) == 0
+    assert "14/14" in capsys.readouterr().err  # 36 % of 11 are 4: 7 steps inverted, 7 edited
 
 
 def test_help_shows_the_papers_ranges(capsys):

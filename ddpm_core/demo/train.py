@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tqdm import trange
 
-from .model import CONTEXT, FOLDER, build_pipeline
+from .model import CONTEXT, build_pipeline
 from .scenes import SIZE, Scene, caption, random_scene, render
 
 OFFSET = 0.2  # noise that whole channels share: without it a picture's mean colour shows through the strongest noise, and words for it are never learned
@@ -173,7 +173,7 @@ def name_as_published(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the pipeline")
+    parser.add_argument("--out", type=Path, default=Path("out/model"), help="folder of the pipeline")
     parser.add_argument("--autoencoder-minutes", type=float, default=24, help="0 keeps the autoencoder that is in the folder")
     parser.add_argument("--kl-weight", type=float, default=2e-6, help="weight of the autoencoder's KL term, per latent value")
     parser.add_argument("--resume", action="store_true", help="start from what is in the folder")
