@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import contextmanager
 
 import comfy.model_management
-import comfy.sampler_helpers
 import comfy.samplers
 import comfy.utils
 import torch

@@ -193,9 +193,9 @@ def _fill_amount(fill: str, p: Tensor, soft: Tensor) -> Tensor:
     return 0.5 + 2 * side[..., 0] * side[..., 1]
 
 
-def coverage(scenes: Sequence[Scene], size: int = SIZE, window: Sequence[tuple[float, float]] | None = None, span: float = 1.0) -> Tensor:
-    """How much of each pixel the shape covers. Returns (B, 1, size, size) in [0, 1]."""
-    return layers(scenes, *_grid(scenes, size, window, span))[0][:, None]
+def coverage(scenes: Sequence[Scene]) -> Tensor:
+    """How much of each pixel the shape covers. Returns (B, 1, SIZE, SIZE) in [0, 1]."""
+    return layers(scenes, *_grid(scenes, SIZE, None, 1.0))[0][:, None]
 
 
 def _grid(scenes, size, window, span):

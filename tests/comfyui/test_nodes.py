@@ -130,8 +130,13 @@ def test_a_noise_mask_keeps_the_picture_outside(server):
     half = server.queue(graph(**changes, **masked(1.0, 0.0), maps={"latent": ["masked", 0]}))
     kept, source = pictures(half, "out"), pictures(half, "round trip")
     changed = np.abs(kept - source).mean((0, 1, 3))
-    assert changed[168:].mean() < 0.3 * changed[:96].mean()  # the latent is the same; the decoder's attention sees across the border
+    assert changed[168:].mean() < 0.08 * changed[:96].mean()  # the decoder's attention sees across the border
     assert changed[:96].mean() > 10
+    outside = {"outside": node("InvertMask", mask=["halves", 0])}
+    put_back = node("LatentCompositeMasked", destination=["edit", 0], source=["latent", 0], mask=["outside", 0], x=0, y=0, resize_source=False)
+    same = {**masked(1.0, 0.0), **outside, "put back": put_back, "decoded": {"samples": ["put back", 0]}}
+    composed = server.queue(graph(**changes, **same, maps={"latent": ["masked", 0]}))
+    assert np.abs(pictures(composed, "out") - kept).max() <= 1  # the latent outside is the source's own
     none = server.queue(graph(**changes, **masked(0.0, 0.0), maps={"latent": ["masked", 0]}))
     assert difference(none) <= 1
     ones = {**masked(1.0, 0.0), "right": node("SolidMask", value=1.0, width=96, height=192)}
