@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .edits import paint, parse_color, push_color, shift
 from .inversion import invert
-from .pictures import labelled_row, load_picture, to_image
+from .pictures import labelled_grid, load_picture, to_image
 from .pipeline import Pipeline
 from .replay import replay
 from .steps import Solver
@@ -115,7 +115,7 @@ def demo(args: argparse.Namespace) -> None:
         cells = torch.nn.functional.avg_pool2d(mask, model.cell)
         pushed = push_color(invert_with("", 1.0, middle), model.encode(painted), cells, strength=0.15)
         panels.append(("green pushed into the\nshape, no prompt", replay_with("", 1.0, pushed)))
-    labelled_row(panels).save(args.out)
+    labelled_grid([panels]).save(args.out)
     print(f"The result lies in {args.out.resolve()}")
 
 

@@ -1,4 +1,4 @@
-"""Pictures in and out of tensors (B, 3, H, W) in [0, 1], and labelled rows of them."""
+"""Pictures in and out of tensors (B, 3, H, W) in [0, 1], and labelled sheets of them."""
 
 from __future__ import annotations
 
@@ -34,16 +34,23 @@ def to_image(picture: Tensor):
     return Image.fromarray((picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
-def labelled_row(panels: Sequence[tuple[str, Tensor]], side: int = 256):
-    """Pictures (3, H, W) side by side, each with its label below, as a ``PIL.Image``; a label may have several lines."""
-    from PIL import Image, ImageDraw, ImageFont
+def labelled_grid(rows: Sequence[Sequence[tuple[str, Tensor]]], side: int = 256):
+    """Pictures (3, H, W) in rows and columns, each with its label below, as a ``PIL.Image``; a label may be empty or have several lines.
+
+    Every picture is scaled to fit a square of ``side`` pixels.
+    """
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     gap, font = 12, ImageFont.load_default(15)
-    lines = max(label.count("\n") + 1 for label, _ in panels)
-    sheet = Image.new("RGB", (len(panels) * (side + gap) + gap, side + 2 * gap + 20 * lines + 4), "white")
+    lines = [max((label.count("\n") + 1 if label else 0) for label, _ in row) for row in rows]
+    heights = [side + gap + (20 * n + 16 if n else 0) for n in lines]
+    sheet = Image.new("RGB", (max(map(len, rows)) * (side + gap) + gap, sum(heights) + gap), "white")
     draw = ImageDraw.Draw(sheet)
-    for i, (label, picture) in enumerate(panels):
-        left = gap + i * (side + gap)
-        sheet.paste(to_image(picture).resize((side, side), Image.Resampling.BICUBIC), (left, gap))
-        draw.multiline_text((left + side / 2, side + gap + 8), label, fill="black", font=font, anchor="ma", align="center", spacing=5)
+    top = gap
+    for row, height in zip(rows, heights):
+        for i, (label, picture) in enumerate(row):
+            left = gap + i * (side + gap)
+            sheet.paste(ImageOps.pad(to_image(picture), (side, side), Image.Resampling.BICUBIC, "white"), (left, top))
+            draw.multiline_text((left + side / 2, top + side + 8), label, fill="black", font=font, anchor="ma", align="center", spacing=5)
+        top += height
     return sheet
