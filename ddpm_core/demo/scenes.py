@@ -235,26 +235,44 @@ def render(scenes: Sequence[Scene], size: int = SIZE, window: Sequence[tuple[flo
     ``window`` gives the upper left corner of a square cut-out of side ``span`` for each scene (default: the whole picture).
     """
     points, pixel = _grid(scenes, size, window, span)
-    cover, second, shadow = layers(scenes, points, pixel)
+    cover, second, shadow = (part[..., None] for part in layers(scenes, points, pixel))
+    color = torch.tensor([COLORS[s.color] for s in scenes])[:, None, None, :]
+    picture = _compose(_ground(scenes, points, pixel), shadow, cover, color + TINT * second * (1 - color))
+    return picture.permute(0, 3, 1, 2).contiguous()
+
+
+def candidates(scene: Scene, size: int) -> Tensor:
+    """The scene under every shape, fill, color and background, in the order of their tables: (8, 4, 8, 8, 3, size, size)."""
+    variants = [replace(scene, shape=shape, fill=fill) for shape in SHAPES for fill in FILLS]
+    points, pixel = _grid([scene], size, None, 1.0)
+    parts = layers(variants, points.expand(len(variants), *points.shape[1:]), pixel)
+    cover, second, shadow = (part.unflatten(0, (len(SHAPES), len(FILLS)))[:, :, None, None, ..., None] for part in parts)
+    grounds = [replace(scene, background=name) for name in BACKGROUNDS]
+    color = torch.tensor(list(COLORS.values()))[:, None, None, None, :]
+    ground = _ground(grounds, points.expand(len(grounds), *points.shape[1:]), pixel)
+    return _compose(ground, shadow, cover, color + TINT * second * (1 - color)).movedim(-1, -3)
+
+
+def _paint(picture: Tensor, amount: Tensor, color: Tensor | float) -> Tensor:
+    return picture + amount * (color - picture)
+
+
+def _compose(ground: Tensor, shadow: Tensor, cover: Tensor, color: Tensor) -> Tensor:
+    """A shape with its shadow on the ground, all (..., H, W, 3 or 1)."""
+    return _paint(_paint(ground, SHADOW * shadow, 0.0), cover, color)
+
+
+def _ground(scenes: Sequence[Scene], points: Tensor, pixel: float) -> Tensor:
+    """The backgrounds under their light, with dots, at points (B, H, W, 2): (B, H, W, 3)."""
     along = torch.tensor([(math.cos(s.shade_angle), math.sin(s.shade_angle)) for s in scenes])[:, None, None, :]
     shade = torch.tensor([s.shade for s in scenes])[:, None, None]
     light = 1 + shade * ((points - 0.5) * along).sum(-1) * 2
-
-    def paint(picture: Tensor, amount: Tensor, color: Tensor) -> Tensor:
-        return picture + amount[..., None] * (color - picture)
-
-    background = torch.tensor([BACKGROUNDS[s.background] for s in scenes])[:, None, None, :]
-    picture = (background * light[..., None]).clamp(0, 1)
+    picture = (torch.tensor([BACKGROUNDS[s.background] for s in scenes])[:, None, None, :] * light[..., None]).clamp(0, 1)
     dots = torch.full((len(scenes), MAX_DOTS, 3), -9.0)
     for i, scene in enumerate(scenes):
         if scene.dots:
             dots[i, : len(scene.dots)] = torch.tensor(scene.dots)
     for x, y, r in dots.permute(1, 2, 0):
         away = torch.hypot(points[..., 0] - x[:, None, None], points[..., 1] - y[:, None, None]) - r[:, None, None]
-        amount = (0.5 - away / pixel).clamp(0, 1)
-        picture = paint(picture, amount, torch.tensor(DOT_GREY))
-    picture = paint(picture, SHADOW * shadow, torch.tensor(0.0))
-    color = torch.tensor([COLORS[s.color] for s in scenes])[:, None, None, :]
-    shape_color = color + TINT * second[..., None] * (1 - color)
-    picture = paint(picture, cover, shape_color)
-    return picture.permute(0, 3, 1, 2).contiguous()
+        picture = _paint(picture, (0.5 - away / pixel).clamp(0, 1)[..., None], DOT_GREY)
+    return picture
