@@ -1,4 +1,4 @@
-"""Command line: ``python -m ddpm_core demo`` and ``python -m ddpm_core edit``."""
+"""Command line: ``python -m ddpm_core`` and one of demo, edit, bench, speed, evaluate."""
 
 from __future__ import annotations
 
@@ -11,36 +11,30 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from . import manifest, speed
+from .bench import command as bench
 from .edits import paint, parse_color, push_color, shift
 from .inversion import invert
+from .options import (
+    DEMO_GUIDANCE,
+    PAPER_SKIP,
+    add_inversion_options,
+    add_model_options,
+    check_device,
+    fill_in,
+    load_model,
+    side_of,
+)
 from .pictures import labelled_grid, load_picture, to_image
 from .pipeline import Pipeline
 from .replay import replay
 from .steps import Solver
-
-PAPER_GUIDANCE = 3.5, 15.0  # of the inversion and of the edit
-PAPER_SKIP = 0.36  # of the steps
-DEMO_GUIDANCE = 1.0, 3.0  # for the demo model, which is small
 
 
 def stage(bar, name: str) -> Callable:
     """The callback of an inversion or a replay that moves a progress bar by one step."""
     bar.set_description(name)
     return lambda index, prediction, latent: bar.update()
-
-
-def check_device(name: str) -> None:
-    """Refuse a device that this machine does not have."""
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device must be one that torch can use here; got {name!r}: {str(error).splitlines()[0]}") from error
-
-
-def pixels(text: str) -> int:
-    if not text.isdecimal() or int(text) < 8:
-        raise argparse.ArgumentTypeError(f"must be a number of pixels, 8 or more; got {text!r}")
-    return int(text)
 
 
 def prepare_out(path: Path) -> None:
@@ -54,28 +48,20 @@ def prepare_out(path: Path) -> None:
 
 def edit(args: argparse.Namespace) -> None:
     """Invert one picture and replay it under every target prompt."""
-    from .demo.model import FOLDER
-
     prepare_out(args.out)
     check_device(args.device)
     if not args.image.is_file():
         raise ValueError(f"--image must be a picture file; {args.image} does not exist.")
-    skip = round(PAPER_SKIP * args.steps) if args.skip is None else args.skip
-    if not 0 <= skip < args.steps:
-        raise ValueError(f"--skip must lie in [0, {args.steps - 1}] for {args.steps} steps; got {skip}.")
-    model = Pipeline.load(args.model or FOLDER, args.device, getattr(torch, args.dtype), args.config)
-    side = args.size or model.pipe.unet.config.sample_size * model.cell
-    x0 = model.encode(load_picture(args.image, side, model.cell)).to(args.device)
-    of_source, of_target = PAPER_GUIDANCE if args.model else DEMO_GUIDANCE
-    of_source = of_source if args.cfg_source is None else args.cfg_source
-    of_target = of_target if args.cfg is None else args.cfg
-    source = model.denoiser(args.source, guidance=of_source, negative=args.negative)
-    options = {"skip": skip, "eta": args.eta, "solver": Solver(args.solver), "seed": args.seed, "chunk": args.chunk}
+    fill_in(args)
+    model = load_model(args)
+    x0 = model.encode(load_picture(args.image, side_of(args, model), model.cell)).to(args.device)
+    source = model.denoiser(args.source, guidance=args.cfg_source, negative=args.negative)
+    options = {"skip": args.skip, "eta": args.eta, "solver": Solver(args.solver), "seed": args.seed, "chunk": args.chunk}
     outs = [args.out] if len(args.target) == 1 else [args.out.with_stem(f"{args.out.stem}-{i + 1}") for i in range(len(args.target))]
-    with tqdm(total=(args.steps - skip) * (1 + len(args.target)), unit="step") as bar:
+    with tqdm(total=(args.steps - args.skip) * (1 + len(args.target)), unit="step") as bar:
         maps = invert(source, x0, model.sigmas(args.steps), **options, callback=stage(bar, "inverting"))
         for prompt, out in zip(args.target, outs):
-            target = model.denoiser(prompt, guidance=of_target, negative=args.negative)
+            target = model.denoiser(prompt, guidance=args.cfg, negative=args.negative)
             edited = replay(target, maps, device=args.device, callback=stage(bar, "editing"))
             to_image(model.decode(edited)[0]).save(out)
     for out in outs:
@@ -133,21 +119,11 @@ def parser() -> argparse.ArgumentParser:
     add("--source", required=True, help="a prompt that says what the picture shows; may be empty")
     add("--target", action="append", required=True, help="a prompt that says what it shall show; give it several times to edit several ways from one inversion")
     add("--out", type=Path, required=True, help="the picture to write; several targets get -1, -2, ... before the ending")
-    add("--model", type=Path, help="a diffusers folder or a .safetensors checkpoint of Stable Diffusion 1, 2 or XL (default: the embedded demo model)")
-    add("--config", type=Path, help="with a single-file checkpoint on a machine without a connection: a diffusers folder of the same kind of model")
-    add("--steps", type=int, default=100, help="steps of the schedule; paper: 100, and 20 to 50 are often as good (default: %(default)s)")
-    add("--skip", type=int, help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 (default: 36 %% of the steps)")
-    add("--cfg", type=float, help="guidance towards the target; paper: 15, useful 7 to 18 (default: 15; 3 with the demo model)")
-    add("--cfg-source", type=float, help="guidance of the inversion; paper: 3.5, and 1 is twice as fast (default: 3.5; 1 with the demo model)")
-    add("--negative", default="", help="negative prompt of both")
-    add("--eta", type=float, default=1.0, help="noise of the steps: 1 is DDPM (paper), 0 is DDIM (default: %(default)s)")
-    add("--solver", choices=[s.value for s in Solver], default=Solver.FIRST_ORDER.value, help="(default: %(default)s)")
-    add("--seed", type=int, default=0, help="seed of the noise maps (default: %(default)s)")
-    add("--chunk", type=int, default=8, help="timesteps in one call of the model when inverting (default: %(default)s)")
-    add("--size", type=pixels, help="pixels of the shorter side (default: what the model was trained on)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu", help="(default: %(default)s)")
-    add("--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="precision of the model (default: %(default)s)")
+    add_model_options(two)
+    add_inversion_options(two)
     two.set_defaults(run=edit)
+    for module in (bench, speed, manifest):
+        module.add_command(commands)
     return top
 
 
@@ -155,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # their notes on optional packages are not for the person who edits a picture
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         args.run(args)
     except (ValueError, OSError) as error:

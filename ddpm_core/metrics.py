@@ -19,7 +19,7 @@ def ssim(pictures: Tensor, others: Tensor, mask: Tensor | None = None) -> Tensor
     from kornia.metrics import ssim as similarity
 
     _check(pictures, others, mask)
-    return _mean(similarity(pictures.double(), others.double(), window_size=11), mask)
+    return _mean(similarity(pictures.float(), others.float(), window_size=11).double(), mask)
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

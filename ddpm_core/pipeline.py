@@ -99,12 +99,12 @@ class Pipeline:
         """``denoise(x, sigma) -> x0_hat`` under a prompt with classifier-free guidance (Ho & Salimans 2207.12598, eq. 6).
 
         One prompt for all, or one for each item of the batch. Both branches run as one batch; guidance 1 needs only the prompt, guidance 0 only the
-        negative. ``size`` (height, width) in pixels is what SDXL
-        is told of the picture (default: the latent's own).
+        negative. ``size`` (height, width) in pixels is what SDXL is told of the picture (default: the latent's own).
         """
         positive, unconditional = self._embed(prompt, negative)
         branches = [positive] if guidance == 1 else [unconditional] if guidance == 0 else [unconditional, positive]
         unet, table = self.pipe.unet, self.sigma_of_timestep
+        device, dtype = unet.device, unet.dtype  # diffusers walks all modules for them
 
         @torch.no_grad()
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -113,12 +113,12 @@ class Pipeline:
                 raise ValueError(f"{len(positive[0])} prompts need a batch of as many latents, or a multiple; got {count}.")
             spread = sigma.view(-1, *[1] * (x.dim() - 1))
             nearest = (sigma.cpu().double().log()[:, None] - table.log()).abs().argmin(1)  # (B,) timesteps
-            inputs = (x / (spread**2 + 1).sqrt()).to(unet.device, unet.dtype)
+            inputs = (x / (spread**2 + 1).sqrt()).to(device, dtype)
             context = torch.cat([_tile(hidden, count) for hidden, _ in branches])
             added = self._added([pooled for _, pooled in branches], size or tuple(self.cell * n for n in x.shape[-2:]), count)
             output = unet(
                 inputs.repeat(len(branches), 1, 1, 1),
-                nearest.repeat(len(branches)).to(unet.device),
+                nearest.repeat(len(branches)).to(device),
                 encoder_hidden_states=context,
                 added_cond_kwargs=added,
             ).sample
@@ -149,7 +149,7 @@ class Pipeline:
         """SDXL's pooled text and sizes (original, crop, target), one row an input; None for other models."""
         if pooled[0] is None:
             return None
-        times = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=self.pipe.unet.dtype)
+        times = torch.tensor([[*size, 0, 0, *size]]).to(pooled[0])
         return {"text_embeds": torch.cat([_tile(p, count) for p in pooled]), "time_ids": times.expand(count * len(pooled), -1)}
 
 

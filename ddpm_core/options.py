@@ -1,0 +1,93 @@
+"""The settings that the commands share: a model, an inversion, and what follows from them where nothing is said."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from .steps import Solver
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+PAPER_GUIDANCE = 3.5, 15.0  # of the inversion and of the edit
+PAPER_SKIP = 0.36  # of the steps
+DEMO_GUIDANCE = 1.0, 3.0  # for the demo model, which is small
+
+
+class Preset(NamedTuple):
+    """What a preset decides; guidance and skip follow from the model and the steps."""
+
+    steps: int
+    eta: float
+
+
+PRESETS = {"quality": Preset(100, 1.0), "fast": Preset(10, 0.5)}  # the paper's; and what came as near to the truth with a tenth of the work (bench)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """--model, --config, --size, --device and --dtype; read by ``load_model`` and ``side_of``."""
+    add = parser.add_argument
+    add("--model", type=Path, help="a diffusers folder or a .safetensors checkpoint of Stable Diffusion 1, 2 or XL (default: the embedded demo model)")
+    add("--config", type=Path, help="with a single-file checkpoint on a machine without a connection: a diffusers folder of the same kind of model")
+    add("--size", type=pixels, help="pixels of the shorter side (default: what the model was trained on)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu", help="(default: %(default)s)")
+    add("--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="precision of the model (default: %(default)s)")
+
+
+def add_inversion_options(parser: argparse.ArgumentParser) -> None:
+    """--preset, --steps, --skip, --cfg, --cfg-source, --negative, --eta, --solver, --seed and --chunk; ``fill_in`` completes what is not given."""
+    add = parser.add_argument
+    add("--preset", choices=list(PRESETS), default="quality", help="quality: 100 steps, eta 1, as in the paper; fast: 10 steps, eta 0.5 (default: %(default)s)")
+    add("--steps", type=int, help="steps of the schedule; paper: 100 (default: the preset's)")
+    add("--skip", type=int, help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 (default: 36 %% of the steps)")
+    add("--cfg", type=float, help="guidance towards the target; paper: 15, useful 7 to 18 (default: 15; 3 with the demo model)")
+    add("--cfg-source", type=float, help="guidance of the inversion; paper: 3.5, and 1 is twice as fast (default: 3.5; 1 with the demo model)")
+    add("--negative", default="", help="negative prompt of both")
+    add("--eta", type=float, help="noise of the steps: 1 is DDPM (paper), 0 is DDIM; less keeps more (default: the preset's)")
+    add("--solver", choices=[s.value for s in Solver], default=Solver.FIRST_ORDER.value, help="(default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of the noise maps (default: %(default)s)")
+    add("--chunk", type=int, default=8, help="timesteps in one call of the model when inverting (default: %(default)s)")
+
+
+def pixels(text: str) -> int:
+    if not text.isdecimal() or int(text) < 8:
+        raise argparse.ArgumentTypeError(f"must be a number of pixels, 8 or more; got {text!r}")
+    return int(text)
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that this machine does not have."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device must be one that torch can use here; got {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def fill_in(args: argparse.Namespace) -> None:
+    """Give steps, skip, eta and guidance their values where the command line has none. Raises ValueError where no step is left."""
+    preset = PRESETS[args.preset]
+    args.steps = preset.steps if args.steps is None else args.steps
+    args.eta = preset.eta if args.eta is None else args.eta
+    args.skip = round(PAPER_SKIP * args.steps) if args.skip is None else args.skip
+    if not 0 <= args.skip < args.steps:
+        raise ValueError(f"--skip must lie in [0, {args.steps - 1}] for {args.steps} steps; got {args.skip}.")
+    of_source, of_target = PAPER_GUIDANCE if args.model else DEMO_GUIDANCE
+    args.cfg_source = of_source if args.cfg_source is None else args.cfg_source
+    args.cfg = of_target if args.cfg is None else args.cfg
+
+
+def load_model(args: argparse.Namespace) -> Pipeline:
+    """--model, or the embedded demo model. Raises what ``Pipeline.load`` does."""
+    from .demo.model import FOLDER
+    from .pipeline import Pipeline
+
+    return Pipeline.load(args.model or FOLDER, args.device, getattr(torch, args.dtype), args.config)
+
+
+def side_of(args: argparse.Namespace, model: Pipeline) -> int:
+    """--size, or the side in pixels that the model was trained on."""
+    return args.size or model.pipe.unet.config.sample_size * model.cell
