@@ -1,5 +1,7 @@
 """ComfyUI node pack: editing real pictures through edit-friendly noise maps (arXiv 2304.06140)."""
 
+WEB_DIRECTORY = "./web"  # the nodes' help pages
+
 
 async def comfy_entrypoint():
     """What ComfyUI calls to get the pack's nodes."""

@@ -1,5 +1,5 @@
 """The ComfyUI nodes, one technique a file. The only package that imports ComfyUI."""
 
-from . import color_mask, demo, edit, invert, shift
+from . import color_mask, demo, edit, grid, invert, metrics, shift, stats
 
-NODES = [*invert.NODES, *edit.NODES, *shift.NODES, *color_mask.NODES, *demo.NODES]
+NODES = [*invert.NODES, *edit.NODES, *grid.NODES, *shift.NODES, *color_mask.NODES, *stats.NODES, *metrics.NODES, *demo.NODES]

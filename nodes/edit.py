@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from collections.abc import Callable
 
-from ..ddpm_core import replay
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..ddpm_core import NoiseMaps, replay
 from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, make_guider, maps_latent, naming, run
 
 
@@ -46,14 +49,18 @@ class NoiseMapEdit(io.ComfyNode):
         check_fits("NoiseMapEdit", noise_maps, model)
         _check_skip(noise_maps, skip)
         maps = noise_maps.skip(skip)
-        guider = make_guider(model, positive, negative, cfg)
-
-        def body(denoise, inner_model, x0, report):
-            return replay(denoise, maps, device=x0.device, callback=report)
-
         with naming("NoiseMapEdit", "model"):
-            samples = run(guider, maps_latent(maps, model), maps.sigmas, body, maps.seed, maps.mask)
+            samples = sample_along(maps, make_guider(model, positive, negative, cfg))
         return io.NodeOutput({"samples": samples} if maps.mask is None else {"samples": samples, "noise_mask": maps.mask})
+
+
+def sample_along(maps: NoiseMaps, guider, callback: Callable | None = None) -> Tensor:
+    """The edit (B, C, *S), as on LATENT wires: sampling along all of the maps under the guider's prompts. ``callback`` as for ``run``."""
+
+    def body(denoise, inner_model, x0, report):
+        return replay(denoise, maps, device=x0.device, callback=report)
+
+    return run(guider, maps_latent(maps, guider.model_patcher), maps.sigmas, body, maps.seed, maps.mask, callback)
 
 
 def _check_skip(maps, skip: int) -> None:

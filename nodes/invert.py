@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import comfy.sample
 import comfy.samplers
 import torch
 from comfy_api.latest import io
 
-from ..ddpm_core import Process, Solver, invert, schedule
+from ..ddpm_core import NoiseMaps, Process, Solver, invert, schedule
 from ..ddpm_core.maps import check_finite
+from ..ddpm_core.rivals import invert_ddim, native_path
 from .sampling import (
     NOISE_MAPS_TOOLTIP,
     NodeError,
@@ -24,6 +27,7 @@ from .sampling import (
 )
 
 NODE = "EditFriendlyInvert"
+INVERSIONS = EDIT_FRIENDLY, NATIVE, DDIM = ["edit-friendly", "native", "ddim"]
 
 
 class EditFriendlyInvert(io.ComfyNode):
@@ -84,12 +88,23 @@ class EditFriendlyInvert(io.ComfyNode):
                     tooltip="Timesteps evaluated in one batch: more is faster and takes more memory. 0 chooses what fits; running out of memory halves it.",
                 ),
                 io.Sigmas.Input("sigmas", optional=True, tooltip="Noise levels of your own, high to low; they replace steps and scheduler."),
+                io.Combo.Input(
+                    "inversion",
+                    options=INVERSIONS,
+                    default=EDIT_FRIENDLY,
+                    optional=True,  # prompts made before it was there run as they are
+                    tooltip="edit-friendly is the paper's. The others are there to compare with: native walks the path that sampling would have walked "
+                    "(CycleDiffusion), and its edits keep less; ddim has no noise maps: eta is 0 and the solver first_order whatever the widgets say, and "
+                    "the picture comes back only nearly. SDEdit is what the stock KSampler does with denoise below 1.",
+                ),
             ],
             outputs=[NoiseMapsType.Output(display_name="noise_maps", tooltip=NOISE_MAPS_TOOLTIP)],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, latent, steps, skip, cfg, eta, solver, scheduler, seed, chunk, sigmas=None, **kwargs) -> io.NodeOutput:
+    def execute(
+        cls, model, positive, negative, latent, steps, skip, cfg, eta, solver, scheduler, seed, chunk, sigmas=None, inversion=EDIT_FRIENDLY, **kwargs
+    ) -> io.NodeOutput:
         samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
         process, made = process_of(model), []
         levels = _levels(model, process, steps, scheduler, sigmas)
@@ -99,14 +114,29 @@ class EditFriendlyInvert(io.ComfyNode):
         guider = make_guider(model, positive, negative, cfg)
 
         def body(denoise, inner_model, x0, report):
+            if inversion == DDIM:
+                made.append(_invert_ddim(denoise, x0, levels, skip, process, mask, report))
+                return x0
+            noise = {"skip": skip, "process": process, "seed": seed}
+            path = native_path(x0, levels, eta=eta, **noise) if inversion == NATIVE else None
             per_call = 1 if one_timestep_a_call(guider) else chunk or automatic_chunk(inner_model, x0.shape, x0.device)
-            options = {"skip": skip, "eta": eta, "solver": Solver(solver), "process": process, "seed": seed, "chunk": per_call, "mask": mask}
-            made.append(invert(denoise, x0, levels, **options, callback=report))
+            options = {"eta": eta, "solver": Solver(solver), "chunk": per_call, "mask": mask, "path": path}
+            made.append(invert(denoise, x0, levels, **noise, **options, callback=report))
             return x0
 
         with naming(NODE, "model"):
             run(guider, samples, torch.as_tensor(levels)[skip:], body, seed, mask)
         return io.NodeOutput(made[0])
+
+
+def _invert_ddim(denoise, x0: torch.Tensor, levels: list[float], skip: int, process: Process, mask: torch.Tensor | None, report) -> NoiseMaps:
+    last = len(levels) - skip - 2
+
+    def forwards(index, x0_hat, x):  # it goes from the picture to the noise, and the progress bar with it
+        report(last - index, x0_hat, x)
+
+    maps = invert_ddim(denoise, x0, levels, skip=skip, process=process, callback=forwards)
+    return dataclasses.replace(maps, mask=None if mask is None else mask.cpu())
 
 
 def _levels(model, process: Process, steps: int, scheduler: str, sigmas) -> list[float]:

@@ -70,11 +70,19 @@ def make_guider(model, positive, negative, cfg: float) -> comfy.samplers.CFGGuid
     return guider
 
 
-def run(guider, latent: Tensor, sigmas: Tensor, body: Callable, seed: int, mask: Tensor | None = None) -> Tensor:
-    """Run ``body`` inside the guider's sampling; latent (B, C, *S) as on ComfyUI's LATENT wires, and so is the result, on the intermediate device."""
+def progress(model, steps: int) -> Callable:
+    """ComfyUI's progress bar and preview of the running node, as a sampler's callback."""
     import latent_preview
 
-    callback = latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1)
+    return latent_preview.prepare_callback(model, steps)
+
+
+def run(guider, latent: Tensor, sigmas: Tensor, body: Callable, seed: int, mask: Tensor | None = None, callback: Callable | None = None) -> Tensor:
+    """Run ``body`` inside the guider's sampling; latent (B, C, *S) as on ComfyUI's LATENT wires, and so is the result, on the intermediate device.
+
+    ``callback`` is a sampler's callback of the caller's own instead of a progress bar over this run.
+    """
+    callback = callback or progress(guider.model_patcher, len(sigmas) - 1)
     disable = not comfy.utils.PROGRESS_BAR_ENABLED
     out = guider.sample(
         torch.zeros_like(latent), latent, GuidedRun(body), sigmas.float(), denoise_mask=mask, callback=callback, disable_pbar=disable, seed=seed

@@ -134,6 +134,8 @@ class Page:
         if "nodes" not in workflow:
             raise ValueError("a UI-format workflow has a list of nodes; this JSON has none (is it an API prompt?)")
         self.errors.clear()
+        self.page.evaluate("() => app.extensionManager.toast.removeAll()")
+        self.page.wait_for_function("() => !document.querySelector('.p-toast-message')")
         self.page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
         self.page.evaluate(FRAMES, 3)
 
@@ -147,6 +149,10 @@ class Page:
     def prompt(self):
         """The open workflow as an API prompt."""
         return self.page.evaluate("() => app.graphToPrompt().then(prompt => prompt.output)")
+
+    def alerts(self):
+        """The messages in the page's corner since the last load, which screenshots do not show: a workflow that breaks the frontend's schema gets one."""
+        return self.page.evaluate("() => [...document.querySelectorAll('.p-toast-message')].map(message => message.innerText || message.textContent)")
 
     def our_errors(self):
         """The errors that may be the pack's: while the start page opened those that name its files; since the last load all,

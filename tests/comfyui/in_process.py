@@ -1,31 +1,17 @@
 """Run with ComfyUI's Python, in ComfyUI's folder: numbers that pictures of 8 bits cannot show. Usage: in_process.py PACK IN.safetensors OUT.safetensors."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
-pack_folder, given, wanted = sys.argv[1:4]
-sys.argv = ["main.py", "--cpu"]
-sys.path.insert(0, str(Path.cwd()))
+from comfyui_process import arguments, load_pack
 
-import comfy.options  # noqa: E402
+# isort: split
+import comfy.model_management
+import torch
+from comfy.k_diffusion import sampling
+from comfy.model_sampling import CONST
+from safetensors.torch import load_file, save_file
 
-comfy.options.enable_args_parsing()
-
-import torch  # noqa: E402
-from comfy.k_diffusion import sampling  # noqa: E402
-from comfy.model_sampling import CONST  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-
-
-def load_pack():
-    """The pack under another name than its folder's, as ComfyUI imports it."""
-    spec = importlib.util.spec_from_file_location("any_name", Path(pack_folder) / "__init__.py", submodule_search_locations=[pack_folder])
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["any_name"] = module
-    spec.loader.exec_module(module)
-    return importlib.import_module("any_name.nodes")
+pack_folder, given, wanted = arguments
 
 
 def demo_model_outputs(model, clip, vae, inputs):
@@ -121,7 +107,7 @@ def chunks(nodes, model):
 
 
 with torch.inference_mode():
-    nodes = load_pack()
+    nodes = load_pack(pack_folder)
     inputs = load_file(given)
     model, clip, vae = nodes.demo.LoadDemoModel.execute().args
     outputs = demo_model_outputs(model, clip, vae, inputs)

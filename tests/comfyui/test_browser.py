@@ -1,9 +1,12 @@
 """The frontend in a browser: it opens, converts, queues and pictures a workflow, and says what it lacks."""
 
+import copy
+import json
+
 import pytest
 from PIL import Image
 
-from tests.comfyui.server import PromptError
+from tests.comfyui.server import PACK, PromptError
 
 
 def workflow(middle="ImageInvert"):
@@ -64,3 +67,14 @@ def test_missing_node_is_named(page):
 def test_api_prompt_is_no_workflow(page):
     with pytest.raises(ValueError, match="is it an API prompt"):
         page.load({"1": {"class_type": "EmptyImage", "inputs": {}}})
+
+
+def test_what_the_page_complains_about_is_read(page):
+    sound = json.loads((PACK / "example_workflows" / "Shift a picture.json").read_text("utf-8"))
+    broken = copy.deepcopy(sound)
+    broken["nodes"][0]["mode"] = None
+    page.load(broken)
+    [alert] = page.alerts()
+    assert "nodes[0].mode" in alert
+    page.load(sound)
+    assert page.alerts() == []

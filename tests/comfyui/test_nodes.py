@@ -11,7 +11,17 @@ import pytest
 from tests.comfyui.server import PromptError
 
 GOLDEN = Path(__file__).with_name("golden") / "nodes.json"
-IDS = ["EditFriendlyInvert", "NoiseMapEdit", "ShiftNoise", "ColorMaskEdit", "LoadDemoModel", "DrawDemoScene"]
+IDS = [
+    "EditFriendlyInvert",
+    "NoiseMapEdit",
+    "EditGrid",
+    "ShiftNoise",
+    "ColorMaskEdit",
+    "NoiseMapStats",
+    "EditMetrics",
+    "LoadDemoModel",
+    "DrawDemoScene",
+]
 SOURCE, TARGET = "a striped red star on a blue background", "a striped green star on a blue background"
 
 

@@ -9,7 +9,17 @@ import pytest
 from tests.comfyui import server as server_module
 from tests.comfyui.server import FOLDER, PromptError
 
-NODES = {"EditFriendlyInvert", "NoiseMapEdit", "ShiftNoise", "ColorMaskEdit", "LoadDemoModel", "DrawDemoScene"}
+NODES = {
+    "EditFriendlyInvert",
+    "NoiseMapEdit",
+    "EditGrid",
+    "ShiftNoise",
+    "ColorMaskEdit",
+    "NoiseMapStats",
+    "EditMetrics",
+    "LoadDemoModel",
+    "DrawDemoScene",
+}
 ORANGE = 0xFF8000
 
 

@@ -68,6 +68,7 @@ def test_runs(server, workflow):
 @each_workflow
 def test_opens_in_the_browser(page, workflow):
     page.load(workflow)
+    assert page.alerts() == []
     assert page.missing() == []
     prompt = page.prompt()
     assert page.our_errors() == []

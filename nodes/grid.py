@@ -1,0 +1,111 @@
+"""EditGrid: one inversion edited at several skips and guidance scales, as one labelled sheet."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..ddpm_core.pictures import labelled_grid
+from .edit import sample_along
+from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, make_guider, maps_latent, naming, progress
+
+NODE = "EditGrid"
+
+
+class EditGrid(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="EditGrid",
+            display_name="Edit Grid",
+            category="edit-friendly noise maps",
+            description="Edit one inversion at several values of skip and cfg, and lay the edits out as one labelled sheet. Choose the panel that you like, "
+            "and give its values to Noise Map Edit: the same picture comes out.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that the picture was inverted with."),
+                io.Conditioning.Input("positive", tooltip="A prompt that says what the picture shall show."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt; usually the one of the inversion."),
+                NoiseMapsType.Input("noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} A batch of pictures gives a sheet for each."),
+                io.Vae.Input("vae", tooltip="The VAE that encoded the picture."),
+                io.String.Input(
+                    "skips",
+                    default="0, 9, 18, 27",
+                    tooltip="The rows: steps left out at the noisy end, counted on the whole schedule, with commas between them. Whole numbers from the skip "
+                    "of the inversion to one less than its steps. More keeps more of the picture. Paper: 36 of 100, useful 0 to 40 per cent.",
+                ),
+                io.String.Input(
+                    "cfgs",
+                    default="1.5, 3, 5",
+                    tooltip="The columns: guidance towards the target prompt, with commas between them, 0 to 100. More changes more. "
+                    "Paper: 15, useful 7 to 18. The demo model likes 3.",
+                ),
+                io.Int.Input("side", default=256, min=128, max=1024, step=8, tooltip="Pixels a side of a panel of the sheet, 128 to 1024."),
+            ],
+            outputs=[
+                io.Image.Output(
+                    id="grid",
+                    display_name="grid",
+                    tooltip="The sheet: the source as the VAE gives it back, then a row for each skip and a column for each cfg.",
+                ),
+                io.Image.Output(
+                    id="pictures", display_name="pictures", tooltip="The edits in full size as a batch, row by row; of a batch of pictures, sheet by sheet."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, noise_maps, vae, skips, cfgs, side, **kwargs) -> io.NodeOutput:
+        check_fits(NODE, noise_maps, model)
+        rows = _numbers("skips", skips, int, noise_maps.skipped, noise_maps.total_steps - 1)
+        columns = _numbers("cfgs", cfgs, float, 0, 100)
+        cells = [(skip, cfg) for skip in rows for cfg in columns]
+        report = progress(model, sum(noise_maps.total_steps - skip for skip, _ in cells))
+        edits, done = [], 0
+        for skip, cfg in cells:
+            guider = make_guider(model, positive, negative, cfg)
+            with naming(NODE, "model"):
+                edits.append(_decode(vae, sample_along(noise_maps.skip(skip), guider, _from(report, done))))
+            done += noise_maps.total_steps - skip
+        edits = torch.stack(edits, dim=1)  # (N, cells, H, W, 3)
+        sources = _decode(vae, maps_latent(noise_maps, model))
+        labels = [f"skip {skip}, cfg {cfg:g}" for skip, cfg in cells]
+        sheets = [_sheet(source, panels, labels, len(columns), side) for source, panels in zip(sources, edits)]
+        return io.NodeOutput(torch.stack(sheets), edits.flatten(0, 1))
+
+
+def _numbers(socket: str, text: str, kind: type, low: float, high: float) -> list:
+    """The numbers of a comma-separated text, each in [low, high]."""
+    rule = f"{'whole numbers' if kind is int else 'numbers'} from {low} to {high} with commas between them"
+    remedy = f"Write for instance {low}, {high}." + (" A lower skip on EditFriendlyInvert allows lower ones." if socket == "skips" and low else "")
+    try:
+        numbers = [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        raise NodeError(NODE, socket, f"it must hold {rule}; got {text!r}.", remedy) from error
+    for number in numbers:
+        if not low <= number <= high:
+            raise NodeError(NODE, socket, f"it must hold {rule} for these maps; got {number:g}.", remedy)
+    return numbers
+
+
+def _from(report, done: int):
+    """A sampler's callback that goes on in a bar where ``done`` steps have been."""
+    return lambda index, x0_hat, x, total: report(done + index, x0_hat, x, None)
+
+
+def _decode(vae, latent: Tensor) -> Tensor:
+    """Pictures (N, H, W, 3); the frames of a video are pictures too."""
+    pictures = vae.decode(latent)
+    return pictures.reshape(-1, *pictures.shape[-3:])[..., :3]
+
+
+def _sheet(source: Tensor, panels: Tensor, labels: list[str], columns: int, side: int) -> Tensor:
+    """(H, W, 3): the source above the panels (cells, H, W, 3)."""
+    cells = list(zip(labels, panels.movedim(-1, 1)))
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    sheet = labelled_grid([[("source", source.movedim(-1, 0))], *rows], side)
+    return torch.from_numpy(np.array(sheet)).float() / 255
+
+
+NODES = [EditGrid]
