@@ -18,7 +18,7 @@ FILLS = ("noise", "wrap")
 def shift(maps: NoiseMaps, dx: int, dy: int, *, fill: str = "noise", seed: int = 0) -> NoiseMaps:
     """Move the picture by whole latent cells: ``dx`` to the right, ``dy`` down (negative: left, up).
 
-    Latents, residuals, predictions and the mask move together. ``fill`` says what comes into the vacated cells: "wrap" takes what left at
+    Latents, residuals, predictions, the mask and a colour push move together. ``fill`` says what comes into the vacated cells: "wrap" takes what left at
     the other side; "noise" makes them new: x_0 continues its border, the path is drawn around it by eq. 6, and every step adds native
     noise of its own scale (up z, z ~ N(0, I)), so that the model draws something that fits. The mask is 1 there. Shifts that follow each other
     need a ``seed`` each, or their cells get the same noise.
@@ -33,7 +33,7 @@ def shift(maps: NoiseMaps, dx: int, dy: int, *, fill: str = "noise", seed: int =
         return tensor.roll((dy, dx), dims=(-2, -1))
 
     fields = {name: roll(getattr(maps, name)) for name in ("latents", "residuals", "predictions")}
-    mask = None if maps.mask is None else roll(maps.mask)
+    mask, pull = (None if tensor is None else roll(tensor) for tensor in (maps.mask, maps.pull))
     if fill == "noise":
         rows = (torch.arange(height) - dy).clamp(0, height - 1)
         columns = (torch.arange(width) - dx).clamp(0, width - 1)
@@ -53,7 +53,8 @@ def shift(maps: NoiseMaps, dx: int, dy: int, *, fill: str = "noise", seed: int =
         new = {"latents": torch.cat((alphas * x0 + sigmas * path, x0)), "residuals": ups * z, "predictions": extend(maps.predictions)}
         fields = {name: torch.where(vacated, new[name].to(field), field) for name, field in fields.items()}
         mask = None if mask is None else mask.masked_fill(vacated, 1.0)
-    return dataclasses.replace(maps, **fields, mask=mask)
+        pull = None if pull is None else pull.masked_fill(vacated, 0.0)
+    return dataclasses.replace(maps, **fields, mask=mask, pull=pull)
 
 
 def push_color(maps: NoiseMaps, target: Tensor, mask: Tensor, *, strength: float = 0.05, start: float = 70, end: float = 20) -> NoiseMaps:
@@ -64,7 +65,8 @@ def push_color(maps: NoiseMaps, target: Tensor, mask: Tensor, *, strength: float
     strength  s at 100 steps. The pushes of single steps add up like the square root of their number, so s is scaled by sqrt(100 / steps).
     start, end  t in per cent of the schedule's steps, 100 is the noisy end
 
-    The push is made of residuals, up s B (M - x0_hat); a step without noise is not pushed. Raises ValueError.
+    x0_hat is the prediction of the replay itself, so the push ends where M is reached and a greater s does not overshoot: the residuals get up s B M, and
+    ``pull`` up s B for the replay to multiply with x0_hat. A step without noise is not pushed. Raises ValueError.
     """
     shape = maps.latents.shape[1:]
     if target.dim() != len(shape) or target.shape[0] not in (1, shape[0]) or target.shape[1:] != shape[1:]:
@@ -84,8 +86,9 @@ def push_color(maps: NoiseMaps, target: Tensor, mask: Tensor, *, strength: float
     if not any(ups):
         raise ValueError(f"No step with noise lies between start {start:g} and end {end:g} per cent; these maps begin at {times[0]:g} per cent.")
     weights = scale * torch.tensor(ups).to(maps.residuals).view(-1, *[1] * len(shape))
-    target, mask = target.to(maps.residuals), mask.to(maps.residuals)
-    return dataclasses.replace(maps, residuals=maps.residuals + weights * mask * (target - maps.predictions))
+    pull = (weights * mask.to(maps.residuals)).to(maps.latents.dtype)
+    residuals = maps.residuals + pull.double() * target.to(maps.residuals)
+    return dataclasses.replace(maps, residuals=residuals, pull=pull if maps.pull is None else pull + maps.pull)
 
 
 def parse_color(text: str) -> tuple[float, float, float]:

@@ -23,21 +23,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .inversion import invert, ran_out_of_memory
+from .inversion import ran_out_of_memory
 from .maps import NoiseMaps
 from .metrics import psnr, ssim
 from .options import add_inversion_options, add_model_options, check_device, fill_in, load_model, side_of
 from .perceptual import Unavailable, load_clip, load_lpips
 from .pictures import load_picture, to_image
 from .replay import replay
-from .rivals import invert_ddim, native_path, sdedit
+from .rivals import INVERSIONS, invert_by
 from .steps import Solver, schedule
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
 
 KEYS = ("init_img", "source_prompt", "target_prompts")
-INVERSIONS = ("edit-friendly", "native", "ddim", "sdedit")
 METRICS = {
     "lpips": ("LPIPS", ".3f", "distance of the edit from its source picture, AlexNet; lower keeps more"),
     "clip": ("CLIP score", ".2f", "100 times the cosine similarity of the edit and its target prompt; higher follows the prompt better"),
@@ -209,18 +208,13 @@ def load_metrics(clip: str, device: str) -> tuple[dict[str, Callable[[Tensor, Te
 
 def inverter(args: argparse.Namespace, model: Pipeline) -> Callable[[Tensor, str, int], NoiseMaps]:
     """The inversion that the settings name, as a function of (picture (1, 3, H, W), source prompt, seed). Raises ValueError for settings that do not fit."""
-    skip, sigmas, solver = args.skip, model.sigmas(args.steps), Solver(args.solver)
-    schedule(sigmas, eta=args.eta, solver=solver)  # refuses what does not fit before any work
+    sigmas = model.sigmas(args.steps)
+    options = {"skip": args.skip, "eta": args.eta, "solver": Solver(args.solver), "chunk": args.chunk}
+    schedule(sigmas, eta=args.eta, solver=options["solver"])  # refuses what does not fit before any work
 
     def run(picture: Tensor, prompt: str, seed: int) -> NoiseMaps:
-        x0 = model.encode(picture).to(args.device)
-        if args.inversion == "sdedit":
-            return sdedit(x0, sigmas, skip=skip, eta=args.eta, seed=seed)
         denoise = model.denoiser(prompt, guidance=args.cfg_source, negative=args.negative)
-        if args.inversion == "ddim":
-            return invert_ddim(denoise, x0, sigmas, skip=skip)
-        path = native_path(x0, sigmas, eta=args.eta, seed=seed, skip=skip) if args.inversion == "native" else None
-        return invert(denoise, x0, sigmas, skip=skip, eta=args.eta, solver=solver, seed=seed, chunk=args.chunk, path=path)
+        return invert_by(args.inversion, denoise, model.encode(picture).to(args.device), sigmas, seed=seed, **options)
 
     return run
 

@@ -15,6 +15,7 @@ from .steps import Process, Solver, Step, schedule
 FORMAT = "edit-friendly-noise-maps"
 VERSION = "1"
 _TENSORS = ("sigmas", "latents", "residuals", "predictions")
+_OPTIONAL = ("mask", "pull")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,10 @@ class NoiseMaps:
         seed         of the path's noise; item i of the batch has seed + i
         skipped      steps of the whole schedule that were left out before the first one held here
         mask         None or (1 or B, 1, *S) in [0, 1]: 1 where an edit may change the latent
+        pull         None or (S, 1 or B, 1, *S) at least 0: a step subtracts pull x0_hat with the prediction of the run itself; the residuals hold pull times
+                     where a colour push leads to
 
-    Latents, predictions and mask are float32 (or float64), and all share one device. Anything that does not fit is a ValueError, raised once, here.
+    Latents, predictions, mask and pull are float32 (or float64), and all share one device. Anything that does not fit is a ValueError, raised once, here.
     """
 
     sigmas: Tensor
@@ -45,6 +48,7 @@ class NoiseMaps:
     seed: int = 0
     skipped: int = 0
     mask: Tensor | None = None
+    pull: Tensor | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "sigmas", torch.as_tensor(self.sigmas, dtype=torch.float64, device="cpu"))
@@ -66,13 +70,18 @@ class NoiseMaps:
         return self.skipped + len(self.residuals)
 
     @property
+    def noise(self) -> Tensor:
+        """What each step adds to its mean on the path, up z (S, B, C, *S): the residuals, with a push's pull at the path's own predictions."""
+        return self.residuals if self.pull is None else self.residuals - self.pull * self.predictions
+
+    @property
     def z(self) -> Tensor:
-        """The paper's noise maps z_t (S, B, C, *S), eq. 5: residual / up. Raises ValueError where a step adds no noise."""
+        """The paper's noise maps z_t (S, B, C, *S) on the path, eq. 5: noise / up. Raises ValueError where a step adds no noise."""
         ups = torch.tensor([step.up for step in self.steps], dtype=self.residuals.dtype, device=self.residuals.device)
         if (ups == 0).any():
             where = ", ".join(str(i) for i in (ups == 0).nonzero().flatten().tolist())
             raise ValueError(f"z = residual / up needs noise in every step (eta {self.eta:g}); up is 0 at step {where}: use residuals there.")
-        return self.residuals / ups.view(-1, *[1] * (self.residuals.dim() - 1))
+        return self.noise / ups.view(-1, *[1] * (self.residuals.dim() - 1))
 
     def skip(self, n: int) -> NoiseMaps:
         """The maps from step ``n`` of the whole schedule on: fewer steps, more of the picture kept."""
@@ -88,15 +97,15 @@ class NoiseMaps:
         if history:  # the run now starts without a step before: what the history term gave moves into the first residual
             residuals = residuals.clone()
             residuals[0] += history * (self.predictions[first] - self.predictions[first - 1])
-        return dataclasses.replace(
-            self, sigmas=self.sigmas[first:], latents=self.latents[first:], residuals=residuals, predictions=self.predictions[first:], skipped=n
-        )
+        pull = None if self.pull is None else self.pull[first:]
+        rest = {"latents": self.latents[first:], "predictions": self.predictions[first:], "pull": pull}
+        return dataclasses.replace(self, sigmas=self.sigmas[first:], residuals=residuals, skipped=n, **rest)
 
     def to(self, *args, **kwargs) -> NoiseMaps:
         """The same maps on another device, or with latents, predictions and mask in another dtype; the arguments are those of ``Tensor.to``."""
         latents, predictions = self.latents.to(*args, **kwargs), self.predictions.to(*args, **kwargs)
-        mask = None if self.mask is None else self.mask.to(*args, **kwargs)
-        return dataclasses.replace(self, latents=latents, predictions=predictions, residuals=self.residuals.to(latents.device), mask=mask)
+        rest = {name: None if (tensor := getattr(self, name)) is None else tensor.to(*args, **kwargs) for name in _OPTIONAL}
+        return dataclasses.replace(self, latents=latents, predictions=predictions, residuals=self.residuals.to(latents.device), **rest)
 
     def save(self, path: str | os.PathLike, metadata: Mapping[str, str] | None = None) -> None:
         """Write a safetensors file; ``metadata`` adds strings of the caller's own to its header."""
@@ -111,9 +120,8 @@ class NoiseMaps:
             "seed": str(self.seed),
             "skipped": str(self.skipped),
         }
-        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
-        if self.mask is not None:
-            tensors["mask"] = self.mask.detach().cpu().contiguous()
+        held = {name: tensor for name in (*_TENSORS, *_OPTIONAL) if (tensor := getattr(self, name)) is not None}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in held.items()}
         save_file(tensors, path, metadata={**(metadata or {}), **own})
 
     @classmethod
@@ -146,8 +154,8 @@ def _check_header(path, meta: Mapping[str, str], names: set[str]) -> None:
     if meta.get("version") != VERSION:
         raise ValueError(f"{path} must have format version {VERSION!r}; it has {meta.get('version')!r}. Update the node pack, or make the maps again.")
     expected = set(_TENSORS)
-    if names - {"mask"} != expected:
-        raise ValueError(f"{path} must hold the tensors {sorted(expected)}, and may hold 'mask'; it holds {sorted(names)}.")
+    if names - set(_OPTIONAL) != expected:
+        raise ValueError(f"{path} must hold the tensors {sorted(expected)}, and may hold {' and '.join(_OPTIONAL)}; it holds {sorted(names)}.")
 
 
 def _check_values(maps: NoiseMaps) -> None:
@@ -164,18 +172,21 @@ def _check_values(maps: NoiseMaps) -> None:
             wanted = " or ".join(map(str, dtypes))
             raise ValueError(f"{name} must be {wanted}, on the device of the latents ({latents.device}); got {tensor.dtype} on {tensor.device}.")
         check_finite(tensor, name)
-    if maps.mask is not None:
-        batch, spatial = shape[0], shape[2:]
-        fits = tuple(maps.mask.shape) in ((1, 1, *spatial), (batch, 1, *spatial)) and maps.mask.device == latents.device
-        if not fits or maps.mask.dtype not in (torch.float32, torch.float64):
+    batch, spatial = shape[0], shape[2:]
+    for name, lead in (("mask", ()), ("pull", (count,))):
+        tensor = getattr(maps, name)
+        if tensor is None:
+            continue
+        fits = tuple(tensor.shape) in ((*lead, 1, 1, *spatial), (*lead, batch, 1, *spatial)) and tensor.device == latents.device
+        if not fits or tensor.dtype not in (torch.float32, torch.float64):
             raise ValueError(
-                f"mask must be float32 or float64 of shape {(batch, 1, *spatial)} or {(1, 1, *spatial)} on {latents.device}; "
-                f"got {maps.mask.dtype} {tuple(maps.mask.shape)} on {maps.mask.device}."
+                f"{name} must be float32 or float64 of shape {(*lead, batch, 1, *spatial)} or {(*lead, 1, 1, *spatial)} on {latents.device}; "
+                f"got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}."
             )
-        check_finite(maps.mask, "mask")
-        low, high = maps.mask.min().item(), maps.mask.max().item()
-        if low < 0 or high > 1:
-            raise ValueError(f"mask must lie in [0, 1]; got values from {low:g} to {high:g}.")
+        check_finite(tensor, name)
+        low, high = tensor.min().item(), tensor.max().item()
+        if low < 0 or (name == "mask" and high > 1):
+            raise ValueError(f"{name} must {'lie in [0, 1]' if name == 'mask' else 'be 0 or more'}; got values from {low:g} to {high:g}.")
 
 
 def check_finite(tensor: Tensor, name: str) -> None:

@@ -20,7 +20,9 @@ def replay(
     device: torch.device | str = "cpu",
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
-    """Start at latents[skip], then x_next = mean(x, denoise(x)) + residual (paper section 3.2, eq. 3 with fixed z).
+    """Start at latents[skip], then x_next = mean(x, x0_hat) + residual with x0_hat = denoise(x) (paper section 3.2, eq. 3 with fixed z).
+
+    Maps with a colour push subtract pull x0_hat besides, so that the push is s B (M - x0_hat) with the prediction of this very run.
 
     maps      what ``invert`` made; ``skip`` counts steps of the whole schedule (default: where the maps start)
     mask      (1 or B, 1, *S) in [0, 1], default the maps' own: where it is 0 the source is kept exactly, by blending with the path at every step
@@ -38,6 +40,8 @@ def replay(
     for i, (step, residual, source) in enumerate(zip(maps.steps, maps.residuals, maps.latents[1:])):
         x0_hat = call(denoise, x, x.new_full((len(x),), step.sigma), device)
         x = step.mean(x, x0_hat, before) + residual.to(home)
+        if maps.pull is not None:
+            x = x - maps.pull[i].to(x) * x0_hat
         if mask is not None:
             source = source.double().to(home)
             x = source + mask * (x - source)

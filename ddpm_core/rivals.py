@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .inversion import Denoise, auxiliary_path, call, item_noise, state_device
+from .inversion import Denoise, auxiliary_path, call, invert, item_noise, state_device
 from .maps import NoiseMaps, check_finite
-from .steps import Process, schedule
+from .steps import Process, Solver, schedule
+
+INVERSIONS = ("edit-friendly", "native", "ddim", "sdedit")
+
+
+def invert_by(
+    method: str,
+    denoise: Denoise,
+    x0: Tensor,
+    sigmas: Sequence[float] | Tensor,
+    *,
+    skip: int = 0,
+    eta: float = 1.0,
+    solver: Solver = Solver.FIRST_ORDER,
+    process: Process = Process.VE,
+    seed: int = 0,
+    chunk: int = 8,
+    corrections: int = 0,
+    mask: Tensor | None = None,
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> NoiseMaps:
+    """The noise maps of a clean latent by one of ``INVERSIONS``; arguments as for ``invert``.
+
+    "ddim" has eta 0 and first order whatever is said, draws nothing and takes one step a call; ``corrections`` are its own. "sdedit" asks no model and is
+    of first order.
+    """
+    if method not in INVERSIONS:
+        raise ValueError(f"The inversion must be one of {', '.join(INVERSIONS)}; got {method!r}.")
+    if method == "sdedit":
+        maps = sdedit(x0, sigmas, skip=skip, eta=eta, process=process, seed=seed)
+    elif method == "ddim":
+        maps = invert_ddim(denoise, x0, sigmas, skip=skip, process=process, corrections=corrections, callback=callback)
+    else:
+        path = native_path(x0, sigmas, eta=eta, process=process, seed=seed, skip=skip) if method == "native" else None
+        options = {"skip": skip, "eta": eta, "solver": solver, "process": process, "seed": seed, "chunk": chunk}
+        return invert(denoise, x0, sigmas, **options, mask=mask, path=path, callback=callback)
+    return maps if mask is None else dataclasses.replace(maps, mask=mask.to(maps.latents))
 
 
 def native_path(x0: Tensor, sigmas: Sequence[float] | Tensor, *, eta: float = 1.0, process: Process = Process.VE, seed: int = 0, skip: int = 0) -> Tensor:
@@ -58,7 +95,7 @@ def invert_ddim(
 
     x0 (B, C, *S), on the model's device. Every step asks the model at the level that it goes to, but for the latent that it comes from; ``corrections``
     asks again at the latent found, as often (fixed-point iteration, Pan et al. 2309.04907). So S (1 + corrections) calls, one after the other, and the
-    picture comes back only as well as the guess was. ``callback`` as for ``invert``, from the picture to the noise.
+    picture comes back only as well as the guess was. ``callback`` as for ``invert``, in the order of the work: from the picture to the noise.
     """
     levels = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu")
     steps = schedule(levels[skip:], eta=0.0, process=process)
@@ -66,7 +103,7 @@ def invert_ddim(
     home = state_device(x0.device)
     x = x0.double().to(home)
     latents, predictions = [x], []
-    for i, step in reversed(list(enumerate(steps))):
+    for i, step in enumerate(reversed(steps)):
         guess = _scale(step.sigma, process) / _scale(step.sigma_next, process) * x
         for _ in range(1 + corrections):
             x0_hat = call(denoise, guess, x.new_full((len(x),), step.sigma), x0.device)

@@ -25,7 +25,7 @@ def statistics(maps: NoiseMaps) -> Statistics:
     if len(noisy) < 2:
         raise ValueError(f"Statistics need maps with noise in two steps or more; got {len(noisy)} of {len(maps.residuals)} steps, eta {maps.eta:g}.")
     ups = torch.tensor([maps.steps[i].up for i in noisy], dtype=torch.float64)
-    z = maps.residuals[noisy].cpu().flatten(1) / ups[:, None]  # (S, B C *S)
+    z = maps.noise[noisy].cpu().flatten(1) / ups[:, None]  # (S, B C *S)
     centred = z - z.mean(1, keepdim=True)
     variance = centred.square().mean(1)
     correlation = (centred[:-1] * centred[1:]).mean(1) / (variance[:-1] * variance[1:]).sqrt()

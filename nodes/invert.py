@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import comfy.sample
 import comfy.samplers
 import torch
 from comfy_api.latest import io
 
-from ..ddpm_core import NoiseMaps, Process, Solver, invert, schedule
+from ..ddpm_core import Process, Solver, rivals, schedule
 from ..ddpm_core.maps import check_finite
-from ..ddpm_core.rivals import invert_ddim, native_path
+from ..ddpm_core.rivals import invert_by
 from .sampling import (
     NOISE_MAPS_TOOLTIP,
     NodeError,
@@ -27,7 +25,7 @@ from .sampling import (
 )
 
 NODE = "EditFriendlyInvert"
-INVERSIONS = EDIT_FRIENDLY, NATIVE, DDIM = ["edit-friendly", "native", "ddim"]
+INVERSIONS = [method for method in rivals.INVERSIONS if method != "sdedit"]  # which needs no node: it is KSampler with denoise below 1
 
 
 class EditFriendlyInvert(io.ComfyNode):
@@ -91,7 +89,7 @@ class EditFriendlyInvert(io.ComfyNode):
                 io.Combo.Input(
                     "inversion",
                     options=INVERSIONS,
-                    default=EDIT_FRIENDLY,
+                    default=INVERSIONS[0],
                     optional=True,  # prompts made before it was there run as they are
                     tooltip="edit-friendly is the paper's. The others are there to compare with: native walks the path that sampling would have walked "
                     "(CycleDiffusion), and its edits keep less; ddim has no noise maps: eta is 0 and the solver first_order whatever the widgets say, and "
@@ -103,7 +101,7 @@ class EditFriendlyInvert(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, positive, negative, latent, steps, skip, cfg, eta, solver, scheduler, seed, chunk, sigmas=None, inversion=EDIT_FRIENDLY, **kwargs
+        cls, model, positive, negative, latent, steps, skip, cfg, eta, solver, scheduler, seed, chunk, sigmas=None, inversion=INVERSIONS[0], **kwargs
     ) -> io.NodeOutput:
         samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
         process, made = process_of(model), []
@@ -114,29 +112,14 @@ class EditFriendlyInvert(io.ComfyNode):
         guider = make_guider(model, positive, negative, cfg)
 
         def body(denoise, inner_model, x0, report):
-            if inversion == DDIM:
-                made.append(_invert_ddim(denoise, x0, levels, skip, process, mask, report))
-                return x0
-            noise = {"skip": skip, "process": process, "seed": seed}
-            path = native_path(x0, levels, eta=eta, **noise) if inversion == NATIVE else None
             per_call = 1 if one_timestep_a_call(guider) else chunk or automatic_chunk(inner_model, x0.shape, x0.device)
-            options = {"eta": eta, "solver": Solver(solver), "chunk": per_call, "mask": mask, "path": path}
-            made.append(invert(denoise, x0, levels, **noise, **options, callback=report))
+            options = {"skip": skip, "eta": eta, "solver": Solver(solver), "process": process, "seed": seed, "chunk": per_call, "mask": mask}
+            made.append(invert_by(inversion, denoise, x0, levels, **options, callback=report))
             return x0
 
         with naming(NODE, "model"):
             run(guider, samples, torch.as_tensor(levels)[skip:], body, seed, mask)
         return io.NodeOutput(made[0])
-
-
-def _invert_ddim(denoise, x0: torch.Tensor, levels: list[float], skip: int, process: Process, mask: torch.Tensor | None, report) -> NoiseMaps:
-    last = len(levels) - skip - 2
-
-    def forwards(index, x0_hat, x):  # it goes from the picture to the noise, and the progress bar with it
-        report(last - index, x0_hat, x)
-
-    maps = invert_ddim(denoise, x0, levels, skip=skip, process=process, callback=forwards)
-    return dataclasses.replace(maps, mask=None if mask is None else mask.cpu())
 
 
 def _levels(model, process: Process, steps: int, scheduler: str, sigmas) -> list[float]:

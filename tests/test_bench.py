@@ -142,7 +142,7 @@ def test_costs_are_what_the_unet_saw(model):
     with cost(model) as editing:
         edit(model, maps, ["a plain red star", "a plain blue ring"], 3.0)
     assert editing.samples == 2 * 4 * 2
-    for inversion, samples in ((Inversion("DDIM", 6, corrections=1), 16), (Inversion("SDEdit", 6), 0), (Inversion("native", 6, cfg_source=3.5), 16)):
+    for inversion, samples in ((Inversion("ddim", 6, corrections=1), 16), (Inversion("sdedit", 6), 0), (Inversion("native", 6, cfg_source=3.5), 16)):
         with cost(model) as inverting:
             inversion.run(model, x0, ["a plain red star", "a plain blue ring"], skip=2)
         assert inverting.samples == samples
@@ -172,7 +172,7 @@ def test_the_toy_is_the_papers():
 def tiny(monkeypatch):
     """A run small enough for a test: the real parts at few steps."""
     monkeypatch.setattr(command, "QUICK", command.Size(scenes=4, stepped=4, seeded=4, seeds=2, drawings=1, steps=5, shown=2))
-    monkeypatch.setattr(command, "SWEEPS", [command.Sweep(Inversion(method, 5), (2,), (3.0,)) for method in ("edit-friendly", "native", "SDEdit")])
+    monkeypatch.setattr(command, "SWEEPS", [command.Sweep(Inversion(method, 5), (2,), (3.0,)) for method in ("edit-friendly", "native", "sdedit")])
     monkeypatch.setattr(command, "SERIES", {"first order": [command._of(5)]})
     monkeypatch.setattr(paper, "STEPS", 6)
     monkeypatch.setattr(paper, "COLOR_SKIP", 3)
@@ -199,7 +199,7 @@ def test_a_whole_run_writes_its_report_and_goes_on_where_it_was(tiny, tmp_path, 
     real = edits._measure
     monkeypatch.setattr(edits, "_measure", lambda model, sweep, *rest: asked.append(sweep.inversion.method) or real(model, sweep, *rest))
     assert main(["bench", "--quick", "--out", str(out)]) == 0
-    assert asked == ["SDEdit"]
+    assert asked == ["sdedit"]
     again = Store(out / "edits.csv", edits.KEY, edits.COLUMNS)
     assert [row["target_psnr"] for row in again.rows] == [row["target_psnr"] for row in kept.rows]
     assert main(["bench", "--out", str(out)]) == 1

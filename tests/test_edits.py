@@ -1,11 +1,13 @@
 """Shift and colour: what moves, what stays, and how the pushes add up."""
 
+import dataclasses
+
 import pytest
 import torch
 from fakes import ddpm_sigmas, flow_sigmas, gaussian, network
 from torch.testing import assert_close
 
-from ddpm_core import Process, invert, paint, parse_color, push_color, replay, shift
+from ddpm_core import NoiseMaps, Process, invert, paint, parse_color, push_color, replay, shift
 
 X0 = torch.randn(2, 4, 8, 10, generator=torch.Generator().manual_seed(1))
 TENSORS = ("latents", "residuals", "predictions")
@@ -105,7 +107,7 @@ def test_a_push_changes_z_by_s_b_times_the_distance_inside_the_window_only():
     target, mask = torch.ones(1, 4, 8, 10), torch.zeros(1, 1, 8, 10)
     mask[..., :5] = 0.5
     pushed = push_color(source, target, mask, strength=0.05, start=70, end=20)
-    change = pushed.residuals - source.residuals
+    change = pushed.noise - source.noise
     for i, step in enumerate(source.steps):
         t = 100 - i
         inside = 20 <= t <= 70
@@ -124,6 +126,47 @@ def test_the_same_strength_is_the_same_push_at_any_number_of_steps(steps):
     reference = replay(denoise, push_color(reference, torch.ones(1, 4, 8, 8), torch.ones(1, 1, 8, 8), strength=0.1)).mean().item()
     assert 0.1 < moved < 1.0
     assert moved == pytest.approx(reference, rel=0.25)
+
+
+def test_a_push_is_s_b_times_the_distance_of_the_runs_own_prediction():
+    """z_t += s B (M - x0_hat), with the x0_hat of the replay under its own prompt."""
+    source, denoise = maps(100), network(0.8)
+    target, mask = torch.ones(1, 4, 8, 10), torch.zeros(1, 1, 8, 10)
+    mask[..., 2:7] = 0.7
+    x = source.latents[0].double()
+    for i, (step, residual) in enumerate(zip(source.steps, source.residuals)):
+        x0_hat = denoise(x, torch.full((len(x),), step.sigma, dtype=torch.float64))
+        z = residual / step.up + 0.1 * mask * (target - x0_hat) * (20 <= 100 - i <= 70) if step.up else 0
+        x = step.mean(x, x0_hat, None) + (step.up * z if step.up else residual)
+    assert_close(replay(denoise, push_color(source, target, mask, strength=0.1)), x.float(), rtol=0, atol=1e-5)
+
+
+def test_a_stronger_push_comes_nearer_and_does_not_overshoot():
+    denoise = gaussian(0.0, 1.0)
+    source = invert(denoise, torch.zeros(1, 4, 8, 8), ddpm_sigmas(50))
+    reached = [replay(denoise, push_color(source, torch.ones(1, 4, 8, 8), torch.ones(1, 1, 8, 8), strength=s)).mean().item() for s in (0.1, 0.3, 1.0)]
+    assert 0.1 < reached[0] < reached[1] < reached[2] < 1.05
+
+
+def test_pushes_add_up_and_travel_with_the_maps(tmp_path):
+    source, denoise = maps(30), network(0.5)
+    left, right = torch.zeros(1, 1, 8, 10), torch.zeros(1, 1, 8, 10)
+    left[..., :4], right[..., 6:] = 1, 1
+    one, other = torch.ones(1, 4, 8, 10), -torch.ones(1, 4, 8, 10)
+    both = push_color(push_color(source, one, left, strength=0.2), other, right, strength=0.2)
+    change = replay(denoise, both) - replay(denoise, source)
+    assert change[..., 1:3].mean() > 0.1
+    assert change[..., 7:9].mean() < -0.1
+    both.save(tmp_path / "maps.safetensors")
+    assert_close(replay(denoise, NoiseMaps.load(tmp_path / "maps.safetensors")), replay(denoise, both))
+    moved = shift(both, 3, 0, fill="wrap")
+    assert torch.equal(moved.pull, both.pull.roll(3, -1))
+    assert not shift(both, 3, 0).pull[..., :3].any()
+    assert torch.equal(both.skip(10).pull, both.pull[10:])
+    with pytest.raises(ValueError, match="pull must be 0 or more; got values from -"):
+        dataclasses.replace(both, pull=-both.pull)
+    with pytest.raises(ValueError, match=r"pull must be float32 or float64 of shape \(30, 2, 1, 8, 10\)"):
+        dataclasses.replace(both, pull=both.pull[1:])
 
 
 def test_a_push_leaves_the_outside_of_the_mask_alone_where_the_model_mixes_nothing():

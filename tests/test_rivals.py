@@ -6,7 +6,7 @@ from fakes import Counting, ddpm_sigmas, flow_sigmas, gaussian, network
 from torch.testing import assert_close
 
 from ddpm_core import Process, auxiliary_path, invert, push_color, replay, schedule, shift
-from ddpm_core.rivals import invert_ddim, native_path, sdedit
+from ddpm_core.rivals import INVERSIONS, invert_by, invert_ddim, native_path, sdedit
 from ddpm_core.statistics import statistics
 
 BETAS = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -142,3 +142,22 @@ def test_the_predictions_of_ddim_inversion_lead_along_its_path(x0):
     assert torch.equal(maps.latents[-1], x0)
     for step, x, x_next, x0_hat in zip(maps.steps, maps.latents, maps.latents[1:], maps.predictions):
         assert_close(step.mean(x.double(), x0_hat.double(), None).float(), x_next, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", INVERSIONS)
+def test_every_inversion_can_be_asked_for_by_name(x0, method):
+    sigmas, seen = ddpm_sigmas(8), []
+    mask = torch.ones(1, 1, 12, 16)
+    mask[..., :8] = 0
+    maps = invert_by(method, network(), x0, sigmas, skip=2, seed=3, mask=mask, callback=lambda i, prediction, latent: seen.append(i))
+    assert maps.skipped == 2
+    assert torch.equal(maps.mask, mask)
+    assert seen == ([] if method == "sdedit" else list(range(6)))
+    outside = (replay(network(0.9), maps) - x0).abs().amax((0, 1, 2))
+    assert outside[:8].max() < 1e-5
+    assert outside[8:].min() > 1e-3
+
+
+def test_an_unknown_inversion_is_refused(x0):
+    with pytest.raises(ValueError, match="one of edit-friendly, native, ddim, sdedit; got 'pnp'"):
+        invert_by("pnp", network(), x0, ddpm_sigmas(4))

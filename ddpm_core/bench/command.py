@@ -29,10 +29,10 @@ SWEEPS = [
     Sweep(Inversion("edit-friendly"), (4, 8, 12), (3.0, 5.0)),
     Sweep(Inversion("edit-friendly", eta=0.5), (4, 8, 12), (3.0,)),
     Sweep(Inversion("native"), (4, 8, 12), (3.0, 5.0)),
-    Sweep(Inversion("DDIM"), (4, 8, 12), (3.0, 5.0)),
-    Sweep(Inversion("DDIM", cfg_source=3.5), (4, 8), (3.0,)),
-    Sweep(Inversion("DDIM", corrections=2), (4, 8), (3.0,)),
-    Sweep(Inversion("SDEdit"), (6, 10, 14), (3.0, 5.0)),
+    Sweep(Inversion("ddim"), (4, 8, 12), (3.0, 5.0)),
+    Sweep(Inversion("ddim", cfg_source=3.5), (4, 8), (3.0,)),
+    Sweep(Inversion("ddim", corrections=2), (4, 8), (3.0,)),
+    Sweep(Inversion("sdedit"), (6, 10, 14), (3.0, 5.0)),
 ]
 
 

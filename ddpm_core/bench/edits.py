@@ -37,7 +37,7 @@ class Sweep:
     def samples(self) -> int:
         """About how many latents the UNet sees for one task, for a progress bar; decoding a picture counts as ten."""
         steps, inversion = self.inversion.steps, self.inversion
-        branches = 0 if inversion.method == "SDEdit" else 1 if inversion.cfg_source == 1 else 2
+        branches = 0 if inversion.method == "sdedit" else 1 if inversion.cfg_source == 1 else 2
         inverting = (steps - min(self.skips)) * branches * (1 + inversion.corrections)
         return inverting + sum((steps - skip) * (1 if cfg == 1 else 2) + 10 for skip, cfg in self.settings)
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..inversion import invert
 from ..maps import NoiseMaps
 from ..pipeline import Pipeline
 from ..replay import replay
-from ..rivals import invert_ddim, native_path, sdedit
+from ..rivals import invert_by
 from ..steps import Solver
 
-METHODS = ("edit-friendly", "native", "DDIM", "SDEdit")
+NAMES = {"ddim": "DDIM", "sdedit": "SDEdit"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Inversion:
     @property
     def name(self) -> str:
         """The method in words, with what sets it apart from the paper's setting."""
-        words = [self.method]
+        words = [NAMES.get(self.method, self.method)]
         if self.cfg_source != 1:
             words.append(f"source cfg {self.cfg_source:g}")
         if self.eta != 1:
@@ -45,14 +44,9 @@ class Inversion:
 
     def run(self, model: Pipeline, x0: Tensor, captions: Sequence[str], *, skip: int, seed: int = 0) -> NoiseMaps:
         """The maps of latents x0 (B, C, h, w), one caption each, from step ``skip`` on."""
-        sigmas = model.sigmas(self.steps)
-        if self.method == "SDEdit":
-            return sdedit(x0, sigmas, skip=skip, eta=self.eta, seed=seed)
-        source = model.denoiser(list(captions), guidance=self.cfg_source)
-        if self.method == "DDIM":
-            return invert_ddim(source, x0, sigmas, skip=skip, corrections=self.corrections)
-        path = native_path(x0, sigmas, eta=self.eta, seed=seed, skip=skip) if self.method == "native" else None
-        return invert(source, x0, sigmas, skip=skip, eta=self.eta, solver=self.solver, seed=seed, path=path, chunk=max(1, 16 // len(x0)))
+        denoise = model.denoiser(list(captions), guidance=self.cfg_source)
+        options = {"eta": self.eta, "solver": self.solver, "corrections": self.corrections, "chunk": max(1, 16 // len(x0))}
+        return invert_by(self.method, denoise, x0, model.sigmas(self.steps), skip=skip, seed=seed, **options)
 
 
 @dataclass
