@@ -99,7 +99,7 @@ def demo(args: argparse.Namespace) -> None:
         panels.append(("shifted by 4 cells\nto the left", replay_with(prompt, 1.0, whole)))
         painted = paint(picture.movedim(1, -1), mask.movedim(1, -1), parse_color("#22aa33"), keep_lights=True).movedim(-1, 1)
         cells = torch.nn.functional.avg_pool2d(mask, model.cell)
-        pushed = push_color(invert_with("", 1.0, middle), model.encode(painted), cells, strength=0.15)
+        pushed = push_color(invert_with("", 1.0, middle), model.encode(painted), cells, strength=0.5)
         panels.append(("green pushed into the\nshape, no prompt", replay_with("", 1.0, pushed)))
     labelled_grid([panels]).save(args.out)
     print(f"The result lies in {args.out.resolve()}")
@@ -137,6 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ImportError as error:
+        print(f"error: {error}; install what is missing with: python -m pip install -r requirements.txt", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; bench and evaluate go on from here when they are started again", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -65,8 +65,9 @@ def push_color(maps: NoiseMaps, target: Tensor, mask: Tensor, *, strength: float
     strength  s at 100 steps. The pushes of single steps add up like the square root of their number, so s is scaled by sqrt(100 / steps).
     start, end  t in per cent of the schedule's steps, 100 is the noisy end
 
-    x0_hat is the prediction of the replay itself, so the push ends where M is reached and a greater s does not overshoot: the residuals get up s B M, and
-    ``pull`` up s B for the replay to multiply with x0_hat. A step without noise is not pushed. Raises ValueError.
+    x0_hat is the prediction of the replay itself, so the push ends where M is reached: the residuals get up s B M, and ``pull`` up s B for the replay to
+    multiply with x0_hat. No step goes farther than to M in the place of its prediction, so a greater s does not overshoot. A step without noise is not
+    pushed. Raises ValueError.
     """
     shape = maps.latents.shape[1:]
     if target.dim() != len(shape) or target.shape[0] not in (1, shape[0]) or target.shape[1:] != shape[1:]:
@@ -85,10 +86,13 @@ def push_color(maps: NoiseMaps, target: Tensor, mask: Tensor, *, strength: float
     ups = [step.up if end <= t <= start else 0.0 for t, step in zip(times, maps.steps)]
     if not any(ups):
         raise ValueError(f"No step with noise lies between start {start:g} and end {end:g} per cent; these maps begin at {times[0]:g} per cent.")
-    weights = scale * torch.tensor(ups).to(maps.residuals).view(-1, *[1] * len(shape))
-    pull = (weights * mask.to(maps.residuals)).to(maps.latents.dtype)
-    residuals = maps.residuals + pull.double() * target.to(maps.residuals)
-    return dataclasses.replace(maps, residuals=residuals, pull=pull if maps.pull is None else pull + maps.pull)
+    weights, reach = (
+        torch.tensor(values).to(maps.latents).view(-1, *[1] * len(shape)) for values in ([scale * up for up in ups], [s.reach for s in maps.steps])
+    )
+    before = torch.zeros_like(weights) if maps.pull is None else maps.pull
+    pull = torch.minimum(before + weights * mask.to(weights), reach)
+    residuals = maps.residuals + (pull - before).double() * target.to(maps.residuals)
+    return dataclasses.replace(maps, residuals=residuals, pull=pull)
 
 
 def parse_color(text: str) -> tuple[float, float, float]:

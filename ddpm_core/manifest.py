@@ -213,14 +213,14 @@ def inverter(args: argparse.Namespace, model: Pipeline) -> Callable[[Tensor, str
     schedule(sigmas, eta=args.eta, solver=options["solver"])  # refuses what does not fit before any work
 
     def run(picture: Tensor, prompt: str, seed: int) -> NoiseMaps:
-        denoise = model.denoiser(prompt, guidance=args.cfg_source, negative=args.negative)
+        denoise = None if args.inversion == "sdedit" else model.denoiser(prompt, guidance=args.cfg_source, negative=args.negative)
         return invert_by(args.inversion, denoise, model.encode(picture).to(args.device), sigmas, seed=seed, **options)
 
     return run
 
 
 def settings_of(args: argparse.Namespace) -> dict:
-    """Everything that the results depend on, as JSON has it; what the inversion does not read is None. Raises ValueError for settings that do not fit."""
+    """Everything that is said of a run, as JSON has it; guidance that the inversion does not read is None. Raises ValueError for settings that do not fit."""
     if args.inversion in ("ddim", "sdedit") and args.solver != Solver.FIRST_ORDER.value:
         raise ValueError(f"--inversion {args.inversion} has --solver {Solver.FIRST_ORDER.value} only; got {args.solver}.")
     if args.chunk < 1:
@@ -277,6 +277,8 @@ class Results:
             raise ValueError(f"{self.folder} has a results.csv, but its settings.json cannot be read ({error}): give another --out.") from error
         scored = any(row["clip"] for row in self.rows.values())
         for name, value in settings.items():
+            if name in ("manifest", "chunk"):  # a row knows its picture and prompts, and the chunk changes no picture
+                continue
             if earlier.get(name) != value and self.rows and (name != "clip" or scored):
                 option, old = "--" + name.replace("_", "-"), earlier.get(name)
                 raise ValueError(f"{self.folder} holds results with {option} {old!r}; got {value!r}. Give the same setting, or another --out.")

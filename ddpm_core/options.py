@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,16 +16,7 @@ if TYPE_CHECKING:
 PAPER_GUIDANCE = 3.5, 15.0  # of the inversion and of the edit
 PAPER_SKIP = 0.36  # of the steps
 DEMO_GUIDANCE = 1.0, 3.0  # for the demo model, which is small
-
-
-class Preset(NamedTuple):
-    """What a preset decides; guidance and skip follow from the model and the steps."""
-
-    steps: int
-    eta: float
-
-
-PRESETS = {"quality": Preset(100, 1.0), "fast": Preset(10, 0.5)}  # the paper's; and what came as near to the truth with a tenth of the work (bench)
+PRESETS = {"quality": 100, "fast": 10}  # steps: the paper's; and those that came as near to the truth on known scenes (bench)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -41,13 +32,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_inversion_options(parser: argparse.ArgumentParser) -> None:
     """--preset, --steps, --skip, --cfg, --cfg-source, --negative, --eta, --solver, --seed and --chunk; ``fill_in`` completes what is not given."""
     add = parser.add_argument
-    add("--preset", choices=list(PRESETS), default="quality", help="quality: 100 steps, eta 1, as in the paper; fast: 10 steps, eta 0.5 (default: %(default)s)")
+    add("--preset", choices=list(PRESETS), default="quality", help="quality: 100 steps, as in the paper; fast: 10 steps (default: %(default)s)")
     add("--steps", type=int, help="steps of the schedule; paper: 100 (default: the preset's)")
     add("--skip", type=int, help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 (default: 36 %% of the steps)")
     add("--cfg", type=float, help="guidance towards the target; paper: 15, useful 7 to 18 (default: 15; 3 with the demo model)")
     add("--cfg-source", type=float, help="guidance of the inversion; paper: 3.5, and 1 is twice as fast (default: 3.5; 1 with the demo model)")
     add("--negative", default="", help="negative prompt of both")
-    add("--eta", type=float, help="noise of the steps: 1 is DDPM (paper), 0 is DDIM; less keeps more (default: the preset's)")
+    add("--eta", type=float, default=1.0, help="noise of the steps: 1 is DDPM (paper), 0 is DDIM; less keeps more (default: %(default)s)")
     add("--solver", choices=[s.value for s in Solver], default=Solver.FIRST_ORDER.value, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the noise maps (default: %(default)s)")
     add("--chunk", type=int, default=8, help="timesteps in one call of the model when inverting (default: %(default)s)")
@@ -68,10 +59,8 @@ def check_device(name: str) -> None:
 
 
 def fill_in(args: argparse.Namespace) -> None:
-    """Give steps, skip, eta and guidance their values where the command line has none. Raises ValueError where no step is left."""
-    preset = PRESETS[args.preset]
-    args.steps = preset.steps if args.steps is None else args.steps
-    args.eta = preset.eta if args.eta is None else args.eta
+    """Give steps, skip and guidance their values where the command line has none. Raises ValueError where no step is left."""
+    args.steps = PRESETS[args.preset] if args.steps is None else args.steps
     args.skip = round(PAPER_SKIP * args.steps) if args.skip is None else args.skip
     if not 0 <= args.skip < args.steps:
         raise ValueError(f"--skip must lie in [0, {args.steps - 1}] for {args.steps} steps; got {args.skip}.")

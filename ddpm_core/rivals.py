@@ -18,7 +18,7 @@ INVERSIONS = ("edit-friendly", "native", "ddim", "sdedit")
 
 def invert_by(
     method: str,
-    denoise: Denoise,
+    denoise: Denoise | None,
     x0: Tensor,
     sigmas: Sequence[float] | Tensor,
     *,
@@ -34,8 +34,8 @@ def invert_by(
 ) -> NoiseMaps:
     """The noise maps of a clean latent by one of ``INVERSIONS``; arguments as for ``invert``.
 
-    "ddim" has eta 0 and first order whatever is said, draws nothing and takes one step a call; ``corrections`` are its own. "sdedit" asks no model and is
-    of first order.
+    "ddim" has eta 0 and first order whatever is said, draws nothing and takes one step a call; ``corrections`` are its own. "sdedit" asks no model (None
+    will do) and is of first order.
     """
     if method not in INVERSIONS:
         raise ValueError(f"The inversion must be one of {', '.join(INVERSIONS)}; got {method!r}.")

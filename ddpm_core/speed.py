@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import options
 from .inversion import Denoise, auxiliary_path, invert
-from .options import PAPER_SKIP, check_device
+from .options import check_device
 from .pipeline import Pipeline
 from .replay import replay
 from .steps import schedule
@@ -36,7 +35,7 @@ class Preset(NamedTuple):
 
 PRESETS = {
     "paper": Preset(steps=100, skip=36, cfg_source=3.5, cfg=15.0),
-    "fast": Preset(options.PRESETS["fast"].steps, round(PAPER_SKIP * options.PRESETS["fast"].steps), cfg_source=1.0, cfg=15.0),
+    "fast": Preset(steps=10, skip=4, cfg_source=3.5, cfg=15.0),
 }
 QUICK = {
     "paper": Preset(steps=10, skip=4, cfg_source=3.5, cfg=15.0),

@@ -43,6 +43,11 @@ class Step:
     up: float
     history: float
 
+    @property
+    def reach(self) -> float:
+        """The weight of the step's own prediction in its mean: alpha_next - sqrt(sigma_next^2 - up^2) alpha / sigma, of the first order."""
+        return self.alpha_next - math.sqrt(max(self.sigma_next**2 - self.up**2, 0.0)) * self.alpha / self.sigma
+
     def mean(self, x: Tensor, x0_hat: Tensor, x0_before: Tensor | None) -> Tensor:
         """Where the step leads without noise. All tensors (B, C, *S).
 

@@ -36,12 +36,12 @@ class ColorMaskEdit(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "strength",
-                    default=0.05,
+                    default=0.5,
                     min=0.0,
                     max=2.0,
                     step=0.005,
                     tooltip="How strong the push of each step is. Paper: 0.05 at 100 steps; it means the same push at any number of steps. "
-                    "0.1 to 0.2 suit latent models.",
+                    "0.2 to 0.5 suit latent models; the push ends where the colour is reached.",
                 ),
                 io.Float.Input(
                     "start", default=70.0, min=0.0, max=100.0, step=1.0, tooltip="First pushed step, in per cent of the schedule from its end. Paper: 70."

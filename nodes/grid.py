@@ -31,13 +31,13 @@ class EditGrid(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE that encoded the picture."),
                 io.String.Input(
                     "skips",
-                    default="0, 9, 18, 27",
+                    default="36, 48, 60",
                     tooltip="The rows: steps left out at the noisy end, counted on the whole schedule, with commas between them. Whole numbers from the skip "
                     "of the inversion to one less than its steps. More keeps more of the picture. Paper: 36 of 100, useful 0 to 40 per cent.",
                 ),
                 io.String.Input(
                     "cfgs",
-                    default="1.5, 3, 5",
+                    default="7, 11, 15",
                     tooltip="The columns: guidance towards the target prompt, with commas between them, 0 to 100. More changes more. "
                     "Paper: 15, useful 7 to 18. The demo model likes 3.",
                 ),

@@ -46,14 +46,14 @@ class EditFriendlyInvert(io.ComfyNode):
                     default=100,
                     min=1,
                     max=1000,
-                    tooltip="Steps of the whole schedule. Paper: 100. 20 to 50 are faster and often as good. Above 100, ddim_uniform starts below the top.",
+                    tooltip="Steps of the whole schedule. Quality (paper): 100. Fast: 10, with skip 4. Above 100, ddim_uniform starts below the top.",
                 ),
                 io.Int.Input(
                     "skip",
                     default=36,
                     min=0,
                     max=999,
-                    tooltip="Steps left out at the noisy end; they cost nothing. More keeps more of the picture. Paper: 36 of 100, useful 0 to 40. "
+                    tooltip="Steps left out at the noisy end; they cost nothing. More keeps more of the picture. Paper: 36 of 100, useful 0 to 40 per cent. "
                     "An edit can skip more than the inversion, not less.",
                 ),
                 io.Float.Input("cfg", default=3.5, min=0.0, max=100.0, step=0.1, tooltip="Guidance towards the source prompt. Paper: 3.5. 1 is twice as fast."),
@@ -69,7 +69,7 @@ class EditFriendlyInvert(io.ComfyNode):
                     "solver",
                     options=[solver.value for solver in Solver],
                     default=Solver.FIRST_ORDER.value,
-                    tooltip="first_order is the paper's and edits best. dpmpp_2m_sde reconstructs exactly too, but its edits are rough.",
+                    tooltip="first_order is the paper's and edits best. dpmpp_2m_sde reconstructs exactly too, but edits roughly, most of all with few steps.",
                 ),
                 io.Combo.Input(
                     "scheduler",

@@ -145,7 +145,17 @@ def test_a_stronger_push_comes_nearer_and_does_not_overshoot():
     denoise = gaussian(0.0, 1.0)
     source = invert(denoise, torch.zeros(1, 4, 8, 8), ddpm_sigmas(50))
     reached = [replay(denoise, push_color(source, torch.ones(1, 4, 8, 8), torch.ones(1, 1, 8, 8), strength=s)).mean().item() for s in (0.1, 0.3, 1.0)]
-    assert 0.1 < reached[0] < reached[1] < reached[2] < 1.05
+    assert 0.1 < reached[0] < reached[1] < reached[2] < 1.01
+
+
+@pytest.mark.parametrize("steps", [5, 10])
+@pytest.mark.parametrize("process", list(Process))
+def test_no_strength_overshoots_at_few_steps(steps, process):
+    denoise, sigmas = gaussian(0.0, 1.0, process), flow_sigmas(steps) if process is Process.FLOW else ddpm_sigmas(steps)
+    pushed = invert(denoise, torch.zeros(1, 4, 8, 8), sigmas, process=process)
+    for _ in range(2):
+        pushed = push_color(pushed, torch.ones(1, 4, 8, 8), torch.ones(1, 1, 8, 8), strength=5.0)
+        assert 0.4 < replay(denoise, pushed).mean() < 1.05
 
 
 def test_pushes_add_up_and_travel_with_the_maps(tmp_path):

@@ -357,7 +357,7 @@ def test_an_edit_that_is_not_finite_or_too_large_for_the_memory_is_a_broken_entr
     def fail(x0, *others, **options):
         raise errors.pop()
 
-    monkeypatch.setattr(manifest, "sdedit", fail)
+    monkeypatch.setattr(manifest, "invert_by", fail)
     for error, raised, words in (
         (ValueError("the model's prediction must be finite"), ValueError, "no edit could be made"),
         (RuntimeError("CUDA out of memory"), ValueError, "no edit could be made"),
@@ -429,5 +429,5 @@ def test_what_is_not_said_follows_from_the_model(demo_model):
     for args in (unsaid, paper, said, fast):
         options.fill_in(args)
     assert [(args.cfg_source, args.cfg) for args in (unsaid, paper, said)] == [(1, 3), (3.5, 15), (2, 0)]
-    assert [(args.steps, args.skip, args.eta) for args in (unsaid, said, fast)] == [(100, 36, 1.0), (100, 0, 1.0), (10, 4, 0.5)]
+    assert [(args.steps, args.skip) for args in (unsaid, said, fast)] == [(100, 36), (100, 0), (10, 4)]
     assert [options.side_of(args, demo_model) for args in (unsaid, said)] == [192, 64]

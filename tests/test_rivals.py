@@ -67,7 +67,7 @@ def test_native_maps_give_the_picture_back_and_can_be_edited(x0, process):
     sigmas, denoise = sigmas_of(process, 15), network(process=process)
     maps = invert(denoise, x0, sigmas, process=process, skip=2, path=native_path(x0, sigmas, process=process, skip=2))
     assert_close(replay(denoise, maps), x0, rtol=0, atol=1e-5)
-    assert_close(replay(denoise, shift(maps, 3, 0, fill="wrap")), x0.roll(3, -1), rtol=0, atol=2)  # runs, and about there
+    assert_close(replay(denoise, shift(maps, 3, 0, fill="wrap")), x0.roll(3, -1), rtol=0, atol=1e-5)  # the fake commutes with it
     mask = torch.ones(1, 1, 12, 16)
     assert (replay(denoise, push_color(maps, x0 + 1, mask, strength=0.1)) - x0).mean() > 0.05
 

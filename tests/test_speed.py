@@ -16,7 +16,7 @@ from torch import nn
 from torch.testing import assert_close
 from tqdm import tqdm
 
-from ddpm_core import speed
+from ddpm_core import options, speed
 from ddpm_core.demo.model import FOLDER, SCHEDULER
 from ddpm_core.pipeline import Pipeline
 from ddpm_core.speed import RANDOM, Case, Meter, Preset, authors, measure, ours, random_pipeline, random_unet, tables
@@ -103,6 +103,7 @@ def test_what_each_way_asks_of_the_model():
 
 def test_the_papers_preset_is_the_papers():
     assert speed.PRESETS["paper"] == (100, 36, 3.5, 15.0)
+    assert {"quality": speed.PRESETS["paper"].steps, "fast": speed.PRESETS["fast"].steps} == options.PRESETS
     assert speed.PRESETS.keys() == speed.QUICK.keys()
 
 

@@ -56,6 +56,7 @@ class Batches:
     def get(self, start: int) -> tuple[Truth, Tensor]:
         """What the batch is judged by, and its clean latents (B, C, h, w)."""
         if self._held is None or self._held[0] != start:
+            self._held = None  # its candidates are large
             truth = Truth(self.tasks[start : start + BATCH])
             self._held = start, truth, self.model.encode(truth.sources)
         return self._held[1:]

@@ -44,7 +44,7 @@ class Inversion:
 
     def run(self, model: Pipeline, x0: Tensor, captions: Sequence[str], *, skip: int, seed: int = 0) -> NoiseMaps:
         """The maps of latents x0 (B, C, h, w), one caption each, from step ``skip`` on."""
-        denoise = model.denoiser(list(captions), guidance=self.cfg_source)
+        denoise = None if self.method == "sdedit" else model.denoiser(list(captions), guidance=self.cfg_source)
         options = {"eta": self.eta, "solver": self.solver, "corrections": self.corrections, "chunk": max(1, 16 // len(x0))}
         return invert_by(self.method, denoise, x0, model.sigmas(self.steps), skip=skip, seed=seed, **options)
 
@@ -54,7 +54,6 @@ class Cost:
     """What a piece of work took."""
 
     samples: int = 0  # latents that the UNet saw, both guidance branches counted
-    calls: int = 0
     seconds: float = 0.0
 
 
@@ -65,7 +64,6 @@ def cost(model: Pipeline) -> Iterator[Cost]:
 
     def count(module, args) -> None:
         taken.samples += len(args[0])
-        taken.calls += 1
 
     hook = model.pipe.unet.register_forward_pre_hook(count)
     start = time.perf_counter()

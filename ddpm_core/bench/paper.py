@@ -25,17 +25,20 @@ from .tasks import Task, Truth
 STEPS = 50
 SHIFTS = (1, 2, 4, 8)  # latent cells of 24; the paper: 1 to 16 pixels of 256
 COLOR_SKIP = 25
-STRENGTHS = (0.05, 0.1, 0.15, 0.2, 0.3)  # of the colour push, the paper's s
+STRENGTHS = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the colour push, the paper's s
 SDEDIT_SKIPS = (20, 25, 30, 35, 40)
-SHIFT_KEY, SHIFT_FIGURES = ("scene", "method", "cells"), ("psnr_moved", "psnr_vacated", "psnr")
+PAINTINGS = {"flat": False, "lights kept": True}  # how the colour is painted in
+SHIFT_KEY = ("scene", "method", "cells")
+SHIFT_FIGURES = {"psnr_moved": "what was moved, dB", "psnr_vacated": "vacated cells, dB", "psnr": "all, dB"}
 MAPS_KEY, MAPS_FIGURES = ("method", "time"), ("variance", "correlation")
-COLOR_KEY, COLOR_FIGURES = ("scene", "method", "setting"), ("reached", "inside_rmse", "texture", "outside_psnr")
+COLOR_KEY = ("scene", "method", "setting")
+COLOR_FIGURES = {"reached": "colour reached", "inside_rmse": "error inside, 1/255", "texture": "texture kept inside", "outside_psnr": "kept outside, dB"}
 
 
 def measure_shifts(model: Pipeline, scenes: list[Scene], store: Store, advance: Callable[[int], None]) -> None:
     """Shift the maps of each scene and compare with the truly shifted drawing (paper section 4.1 and figure 5).
 
-    Towards the picture's farther side, so that the shape stays inside. Figures in dB: where the picture was moved to, in the vacated cells, and in all.
+    Towards the picture's farther side, so that most of the shape stays inside. Figures in dB: where the picture was moved to, in the vacated cells, and in all.
     """
     for number, scene in enumerate(scenes):
         if not store.holds({"scene": number, "method": method, "cells": cells} for method in ("edit-friendly", "native") for cells in SHIFTS):
@@ -61,12 +64,15 @@ def _shifts(model: Pipeline, number: int, scene: Scene) -> Iterator[Row]:
 def measure_colors(model: Pipeline, scenes: list[Scene], store: Store, advance: Callable[[int], None]) -> None:
     """Push a colour into each scene's shape, and paint it in and run SDEdit, both without a prompt (paper section 4.2 and figure 6).
 
+    Both get the same painted picture, of one flat colour or with lights and darks kept.
+
     reached       1 where the nearest drawn candidate has the new colour
     inside_rmse   to the truly recoloured scene inside the shape, in 1/255
-    texture       correlation of the lightness inside the shape with the source's, 1 is all kept
+    texture       correlation of the lightness inside the shape with the source's, 1 is all kept; NaN where a plain shape has none
     outside_psnr  dB to the source outside the shape
     """
-    settings = [("push", s) for s in STRENGTHS] + [("SDEdit", skip) for skip in SDEDIT_SKIPS]
+    values = {"push": STRENGTHS, "SDEdit": SDEDIT_SKIPS}
+    settings = [(f"{method}, {painting}", value) for painting in PAINTINGS for method in values for value in values[method]]
     for number, scene in enumerate(scenes):
         if not store.holds({"scene": number, "method": method, "setting": value} for method, value in settings):
             store.append(_colors(model, number, scene))
@@ -77,24 +83,24 @@ def _colors(model: Pipeline, number: int, scene: Scene) -> Iterator[Row]:
     names = [name for name in COLORS if name not in (scene.color, scene.background)]
     task = Task("color", scene, replace(scene, color=names[number % len(names)]))
     truth, inside = Truth([task]), coverage([scene])
-    painted = paint(truth.sources.movedim(1, -1), inside.movedim(1, -1), COLORS[task.target.color]).movedim(-1, 1)
-    sigmas, aim = model.sigmas(STEPS), model.encode(painted)
-    cells = torch.nn.functional.avg_pool2d(inside, model.cell)
+    cells, core = torch.nn.functional.avg_pool2d(inside, model.cell), (inside > 0.999).float()
     maps = Inversion(steps=STEPS).run(model, model.encode(truth.sources), [""], skip=COLOR_SKIP)
-    runs = [("push", strength, push_color(maps, aim, cells, strength=strength)) for strength in STRENGTHS]
-    runs += [("SDEdit", skip, sdedit(aim, sigmas, skip=skip, seed=number)) for skip in SDEDIT_SKIPS]
-    core = (inside > 0.999).float()
-    for method, value, changed in runs:
-        picture = edit(model, changed, [""], 1.0)
-        yield {
-            "scene": number,
-            "method": method,
-            "setting": value,
-            "reached": truth.score(picture)[0]["success"],
-            "inside_rmse": 255 * 10 ** (-psnr(picture, truth.targets, core).item() / 20),
-            "texture": _correlation(_lightness(picture), _lightness(truth.sources), core),
-            "outside_psnr": psnr(picture, truth.sources, 1 - (inside > 0).float()).item(),
-        }
+    for painting, keep_lights in PAINTINGS.items():
+        painted = paint(truth.sources.movedim(1, -1), inside.movedim(1, -1), COLORS[task.target.color], keep_lights=keep_lights).movedim(-1, 1)
+        aim = model.encode(painted)
+        runs = [("push", strength, push_color(maps, aim, cells, strength=strength)) for strength in STRENGTHS]
+        runs += [("SDEdit", skip, sdedit(aim, model.sigmas(STEPS), skip=skip, seed=number)) for skip in SDEDIT_SKIPS]
+        for method, value, changed in runs:
+            picture = edit(model, changed, [""], 1.0)
+            yield {
+                "scene": number,
+                "method": f"{method}, {painting}",
+                "setting": value,
+                "reached": float(truth.succeeds(picture)[0]),
+                "inside_rmse": 255 * 10 ** (-psnr(picture, truth.targets, core).item() / 20),
+                "texture": math.nan if scene.fill == "plain" else _correlation(_lightness(picture), _lightness(truth.sources), core),
+                "outside_psnr": psnr(picture, truth.sources, 1 - (inside > 0).float()).item(),
+            }
 
 
 def _lightness(pictures: Tensor) -> Tensor:
@@ -107,17 +113,20 @@ def _correlation(one: Tensor, other: Tensor, mask: Tensor) -> float:
     return torch.corrcoef(torch.stack((one[inside], other[inside])))[0, 1].item()
 
 
-def measure_maps(model: Pipeline, scenes: list[Scene], steps: int) -> Iterator[Row]:
+def measure_maps(model: Pipeline, scenes: list[Scene], steps: int, store: Store) -> None:
     """What the maps of scenes look like by either inversion (paper figure 4), step by step; the last step has no next one."""
+    methods, times = ("edit-friendly", "native"), [100 * (steps - i) / steps for i in range(steps - 1)]
+    if store.holds({"method": method, "time": time} for method in methods for time in times):
+        return
     x0, words = torch.cat([model.encode(render([scene])) for scene in scenes]), [caption(scene) for scene in scenes]
-    for method in ("edit-friendly", "native"):
+    for method in methods:
         found = statistics(Inversion(method, steps).run(model, x0, words, skip=0))
-        for time, variance, correlation in zip(found.times.tolist(), found.variance.tolist(), [*found.correlation.tolist(), math.nan]):
-            yield {"method": method, "time": time, "variance": variance, "correlation": correlation}
+        columns = zip(times, found.variance.tolist(), [*found.correlation.tolist(), math.nan])
+        store.append({"method": method, "time": time, "variance": variance, "correlation": correlation} for time, variance, correlation in columns)
 
 
 def statistics_of(rows: list[Row]) -> dict[str, Statistics]:
-    """The rows of ``measure_maps`` as they were."""
+    """The rows of ``measure_maps`` as what ``statistics`` gave."""
     columns = {method: [torch.tensor([row[name] for row in some]) for name in ("time", *MAPS_FIGURES)] for (method,), some in group(rows, ["method"]).items()}
     return {method: Statistics(times, variance, correlation[:-1]) for method, (times, variance, correlation) in columns.items()}
 

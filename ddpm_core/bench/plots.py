@@ -100,9 +100,8 @@ def color_figure(rows: Sequence[Row]):
     for axes, (name, unit) in zip(figure.subplots(1, 2, sharey=True), labels.items()):
         for i, ((method,), members) in enumerate(group(rows, ("method",)).items()):
             means = [{figure: mean_and_error(row[figure] for row in some)[0] for figure in COLOR_FIGURES} for some in group(members, ("setting",)).values()]
-            label = "colour push, by strength" if method == "push" else "SDEdit on the painted picture, by skip"
-            style = {"color": COLORS[i], "marker": MARKERS[i], "linestyle": DASHES[i], "linewidth": 2}
-            axes.plot([mean[name] for mean in means], [mean["inside_rmse"] for mean in means], label=label, **style)
+            style = {"color": COLORS[i], "marker": MARKERS[i], "linestyle": DASHES[i % len(DASHES)], "linewidth": 2}
+            axes.plot([mean[name] for mean in means], [mean["inside_rmse"] for mean in means], label=str(method), **style)
             for (value,), mean in zip(group(members, ("setting",)), means):
                 axes.annotate(f"{value:g}", (mean[name], mean["inside_rmse"]), (5, 5), textcoords="offset points", fontsize=9)
         axes_style(axes, "", unit, "error of the colour inside, 1/255")

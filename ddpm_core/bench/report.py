@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 from .edits import FIGURES
 from .store import Row
@@ -88,24 +92,62 @@ def success_at(candidates: Iterable[Point], kept: float) -> float:
     raise AssertionError("a sorted frontier has no gaps")
 
 
+def relative_time(rows: Sequence[Row], one: Point, other: Point) -> float:
+    """The median over batches of one setting's seconds to another's: what else a machine does slows both."""
+    seconds = [{row["task"]: row["seconds"] for row in rows if all(row[name] == point.setting[name] for name in SETTING)} for point in (one, other)]
+    return statistics.median(seconds[0][task] / seconds[1][task] for task in seconds[0] if task in seconds[1])
+
+
+def matched(rows: Sequence[Row], ours: Sequence[Point], rival: Sequence[Point], kept: float, draws: int = 400) -> tuple[float, float]:
+    """Difference of success where both frontiers cross a kept_psnr, and its standard error by a bootstrap over tasks; NaN where one never keeps that much."""
+    tasks = sorted({row["task"] for row in rows})
+    place = {task: i for i, task in enumerate(tasks)}
+    values = []  # of each side: (settings, tasks, 2)
+    for some in (ours, rival):
+        table = torch.zeros(len(some), len(tasks), 2, dtype=torch.float64)
+        for i, point in enumerate(some):
+            for row in rows:
+                if all(row[name] == point.setting[name] for name in SETTING):
+                    table[i, place[row["task"]]] = torch.tensor([row["success"], row["kept_psnr"]], dtype=torch.float64)
+        values.append(table)
+    generator = torch.Generator().manual_seed(0)
+
+    def difference(chosen: Tensor) -> float:
+        sides = [[Point({}, {"success": a, "kept_psnr": b}, {}, 0) for a, b in table[:, chosen].mean(1).tolist()] for table in values]
+        return success_at(sides[0], kept) - success_at(sides[1], kept)
+
+    whole = difference(torch.arange(len(tasks)))
+    drawn = [difference(torch.randint(len(tasks), (len(tasks),), generator=generator)) for _ in range(draws)]
+    drawn = [value for value in drawn if not math.isnan(value)]
+    return whole, statistics.stdev(drawn) if len(drawn) > draws // 2 else math.nan
+
+
 def paired(rows: Sequence[Row], one: Point, other: Point, figure: str) -> tuple[float, float]:
     """Mean and standard error of the difference of a figure, task by task."""
     values = [{row["task"]: row[figure] for row in rows if all(row[name] == point.setting[name] for name in SETTING)} for point in (one, other)]
     return mean_and_error(values[0][task] - values[1][task] for task in values[0] if task in values[1])
 
 
-def verdicts(rows: Sequence[Row], chosen: Sequence[Point]) -> str:
-    """A line for every rival: by how much the first of the chosen wins or loses, each at its best setting; clear is what exceeds two standard errors."""
+def verdicts(rows: Sequence[Row], chosen: Sequence[Point], everything: Sequence[Point]) -> str:
+    """A line for every rival: by how much the first of the chosen wins or loses, in success at one level of preservation, and each at its best setting; clear
+    is what exceeds two standard errors."""
     ours, *rivals = chosen
-    lines = []
+    level, lines = ours.mean["kept_psnr"], []
     for rival in rivals:
-        parts = []
+        mean, error = matched(rows, *([p for p in everything if p.setting["name"] == side.setting["name"]] for side in (ours, rival)), level)
+        if math.isnan(mean):
+            parts = [f"none of its settings keeps {level:.1f} dB"]
+        else:
+            parts = [f"at {level:.1f} dB kept {100 * mean:+.0f} +- {100 * error:.0f} points of success ({_clear(mean, error)})"]
         for figure, unit, scale in (("target_psnr", "dB nearer to the truth", 1), ("success", "points of success", 100), ("kept_psnr", "dB kept", 1)):
             mean, error = paired(rows, ours, rival, figure)
-            word = "better" if mean > 2 * error else "worse" if mean < -2 * error else "no clear difference"
-            parts.append(f"{scale * mean:+.1f} +- {scale * error:.1f} {unit} ({word})")
+            parts.append(f"{scale * mean:+.1f} +- {scale * error:.1f} {unit} ({_clear(mean, error)})")
         lines.append(f"- against {rival.setting['name']}: {', '.join(parts)}")
     return "\n".join(lines)
+
+
+def _clear(mean: float, error: float) -> str:
+    return "better" if mean > 2 * error else "worse" if mean < -2 * error else "no clear difference"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -122,17 +164,17 @@ def number(value: float, digits: int = 1, error: float | None = None, scale: flo
     return text if error is None or math.isnan(error) else f"{text} +- {scale * error:.{digits}f}"
 
 
-def edits_table(chosen: Sequence[Point], everything: Sequence[Point], diversity: dict[str, float]) -> str:
+def edits_table(rows: Sequence[Row], chosen: Sequence[Point], everything: Sequence[Point], diversity: dict[str, float]) -> str:
     """The methods at their best settings, and at one level of preservation."""
     ours = next((point for point in chosen if point.setting["name"] == "edit-friendly"), chosen[0])
     level = ours.mean["kept_psnr"]
     head = ["method", "best setting", "success, %", "exact, %", "kept, dB", "kept, SSIM", "to the truth, dB"]
     head += ["diversity", f"success at {level:.1f} dB kept, %", "UNet samples", "time"]
-    rows = []
+    body = []
     for point in chosen:
         name, mean, error = point.setting["name"], point.mean, point.error
         same = [other for other in everything if other.setting["name"] == name]
-        rows.append(
+        body.append(
             [
                 str(name),
                 point.label,
@@ -144,10 +186,10 @@ def edits_table(chosen: Sequence[Point], everything: Sequence[Point], diversity:
                 number(diversity.get(str(name), math.nan)),
                 number(success_at(same, level), 0, scale=100),
                 number(mean["samples"], 0),
-                number(mean["seconds"] / ours.mean["seconds"], 2),
+                number(relative_time(rows, point, ours), 2),
             ]
         )
-    return table(head, rows)
+    return table(head, body)
 
 
 def kinds_table(chosen: Sequence[Point]) -> str:
@@ -200,8 +242,8 @@ def steps_table(series: Mapping[str, Sequence[Sequence[Point]]], level: float) -
     return table(head, rows)
 
 
-def means_table(rows: Sequence[Row], names: Sequence[str], figures: Sequence[str]) -> str:
-    """Means and standard errors of figures, a row for every value of the named columns."""
+def means_table(rows: Sequence[Row], names: Sequence[str], figures: Mapping[str, str]) -> str:
+    """Means and standard errors of figures (column: label), a row for every value of the named columns."""
     body = []
     for key, members in group(rows, names).items():
         cells = [value if isinstance(value, str) else f"{value:g}" for value in key]
@@ -209,4 +251,4 @@ def means_table(rows: Sequence[Row], names: Sequence[str], figures: Sequence[str
             mean, error = mean_and_error(row[figure] for row in members)
             cells.append(number(mean, 2 if abs(mean) <= 1 else 1, error))
         body.append(cells)
-    return table([*names, *figures], body)
+    return table([*names, *figures.values()], body)

@@ -201,7 +201,7 @@ def test_a_shift_moves_the_picture(server):
 
 def color_edit(**changes):
     inputs = {"noise_maps": ["maps", 0], "model": ["model", 0], "vae": ["model", 2], "image": ["scene", 0], "mask": ["scene", 1]}
-    settings = {"color": "#20a030", "shading": "keep lights and darks", "strength": 0.15, "start": 70.0, "end": 20.0}
+    settings = {"color": "#20a030", "shading": "keep lights and darks", "strength": 0.3, "start": 70.0, "end": 20.0}
     return {"pushed": node("ColorMaskEdit", **{**inputs, **settings, **changes}), "edit": {"noise_maps": ["pushed", 0], "cfg": 1.0, "skip": 10}}
 
 
