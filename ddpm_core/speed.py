@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .inversion import Denoise, auxiliary_path, invert
+from .inversion import Denoise, auxiliary_path, invert, ran_out_of_memory
 from .options import check_device
 from .pipeline import Pipeline
 from .replay import replay
@@ -320,7 +320,7 @@ def measure(model: Pipeline, cases_of: dict[str, list[Case]], repeat: int, bar) 
     for table, cases in cases_of.items():
         for case, (calls, samples, seconds, share) in zip(cases, figures[table]):
             bar.set_description(f"{case.way}, memory")
-            peak, kept = peak_memory(case.run, model.device)
+            peak, kept = (None, 0) if math.isnan(seconds) else peak_memory(case.run, model.device)
             bar.update()
             batch, _, height, width = case.x0.shape
             ratio = (seconds / batch) / (figures[table][0][2] / len(cases[0].x0))
@@ -337,9 +337,14 @@ def _time(model: Pipeline, cases: list[Case], repeat: int, bar) -> list[tuple[in
             bar.set_description(case.way)
             with Meter(model.pipe.unet) as meter:
                 begin = clock(model.device)
-                case.run()
-                seconds[i].append(clock(model.device) - begin)
-            shares[i].append(meter.seconds() / seconds[i][-1])
+                try:
+                    case.run()
+                    seconds[i].append(clock(model.device) - begin)
+                except RuntimeError as error:
+                    if not ran_out_of_memory(error):
+                        raise
+                    seconds[i].append(math.nan)
+            shares[i].append(math.nan if math.isnan(seconds[i][-1]) else meter.seconds() / seconds[i][-1])
             sizes[i] = meter.sizes
             bar.update()
     return [(len(n), sum(n), statistics.median(s), statistics.median(m)) for n, s, m in zip(sizes, seconds, shares)]
@@ -354,7 +359,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "latent": lambda row: row.latent,
     "calls": lambda row: str(row.calls),
     "samples": lambda row: str(row.samples),
-    "seconds": lambda row: f"{row.seconds:.3f}",
+    "seconds": lambda row: "out of memory" if math.isnan(row.seconds) else f"{row.seconds:.3f}",
     "ratio": lambda row: f"{row.ratio:.3f}",
     "model": lambda row: f"{100 * row.model_share:.1f} %",
     "peak, MB": lambda row: "-" if row.peak_mb is None else f"{row.peak_mb:.1f}",

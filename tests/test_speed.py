@@ -130,6 +130,25 @@ def test_the_bytes_of_the_maps():
     assert kept == 7 * 8 + x0.nbytes * (7 + 2 * 6 + 6)  # sigmas; latents, residuals in double precision, predictions
 
 
+def test_a_case_that_does_not_fit_into_memory_is_marked_and_the_rest_goes_on():
+    model, x0, preset = fake_model(), latent(), Preset(4, 1, 1.0, 3.0)
+
+    def too_large():
+        raise RuntimeError("CUDA out of memory")
+
+    cases = [Case("fits", preset, x0, ours(model, x0, preset)), Case("does not", preset, x0, too_large), Case("fits too", preset, x0, ours(model, x0, preset))]
+    with tqdm(disable=True) as bar:
+        rows = measure(model, {"way": cases}, 2, bar)
+    assert [speed.COLUMNS["seconds"](row) == "out of memory" for row in rows] == [False, True, False]
+    assert rows[2].ratio > 0
+
+    def mistake():
+        raise RuntimeError("a mistake")
+
+    with tqdm(disable=True) as bar, pytest.raises(RuntimeError, match="a mistake"):
+        measure(model, {"way": [Case("wrong", preset, x0, mistake)]}, 1, bar)
+
+
 def test_the_time_within_the_model_and_the_end_of_the_count():
     model = fake_model(seconds=0.01)
     denoise = model.denoiser("a red star", guidance=3.5)
