@@ -94,7 +94,7 @@ class Bench:
         self.series = {name: some[:1] if quick else some for name, some in SERIES.items()}
         self.edits = Store(out / "edits.csv", edits.KEY, edits.COLUMNS)
         self.steps = Store(out / "steps.csv", edits.KEY, edits.COLUMNS)
-        self.diversity = Store(out / "diversity.csv", edits.KEY, edits.DIVERSITY_COLUMNS)
+        self.seeds = Store(out / "seeds.csv", edits.KEY, edits.SEEDS_COLUMNS)
         self.shifts = Store(out / "shifts.csv", paper.SHIFT_KEY, paper.SHIFT_FIGURES)
         self.colors = Store(out / "colors.csv", paper.COLOR_KEY, paper.COLOR_FIGURES)
         self.maps = Store(out / "statistics.csv", paper.MAPS_KEY, paper.MAPS_FIGURES)
@@ -113,9 +113,8 @@ class Bench:
             edits.run_bound(self.model, self.batches, self.edits, advance)
             edits.run(self.model, self.batches, self.sweeps, self.edits, size.scenes, advance)
         settings = [(sweep.inversion, int(best.setting["skip"]), float(best.setting["cfg"])) for sweep, best in zip(self.sweeps, self.chosen())]
-        settings = [setting for setting in settings if setting[0].method != "ddim"]  # which draws nothing: every seed gives the same edit
-        with progress("seeds", size.seeds * size.seeded * sum(Sweep(inversion, (skip,), (cfg,)).samples for inversion, skip, cfg in settings)) as advance:
-            edits.run_diversity(self.model, self.batches, settings, self.diversity, size.seeded, size.seeds, advance)
+        with progress("seeds", (size.seeds + 1) * size.seeded * sum(Sweep(inversion, (skip,), (cfg,)).samples for inversion, skip, cfg in settings)) as advance:
+            edits.run_seeds(self.model, self.batches, settings, self.seeds, size.seeded, size.seeds, advance)
 
     def points(self) -> list[Point]:
         """Every setting of the sweep."""
@@ -145,18 +144,20 @@ class Bench:
         }
         for name, figure in figures.items():
             figure.savefig(out / f"{name}.png")
-        diversity = {name: report.mean_and_error(row["diversity"] for row in rows)[0] for (name,), rows in report.group(self.diversity.rows, ["name"]).items()}
+        of_seeds = {point.setting["name"]: self.seeds.select(**{name: point.setting[name] for name in report.SETTING}) for point in chosen}
         parts = [
             "# Does it work?\n",
             f"{self.size.scenes} edits of drawn scenes, a quarter each of {', '.join(KINDS)}, by the embedded demo model. "
             "The true result of every edit is known. "
             "Figures are means and standard errors; kept is measured where source and true target agree. Every method has its best setting of those tried, "
             "the one whose pictures come nearest to the truth, chosen on the same scenes.\n",
-            report.edits_table(self.edits.rows, chosen, everything, diversity),
+            report.edits_table(self.edits.rows, chosen, everything, of_seeds),
             f"\nNo edit can keep more than the autoencoder does: {bound.mean['kept_psnr']:.1f} dB, SSIM {bound.mean['kept_ssim']:.3f}, "
             f"{bound.mean['target_psnr']:.1f} dB to the truth. "
             f"Diversity: root mean square between the edits of {self.size.seeds} seeds, in 1/255, "
-            f"on {self.size.seeded} scenes. UNet samples count inversion and edit, both guidance branches; time is that of inverting, editing and decoding, "
+            f"on {self.size.seeded} scenes; given back: the source, replayed under its own "
+            "prompt and guidance, on the same scenes. UNet samples count inversion and edit, both guidance branches; "
+            "time is that of inverting, editing and decoding, "
             f"in batches of {edits.BATCH}, as a multiple of the first row's.\n",
             "Edit-friendly maps against each rival: success at one level of preservation (interpolated, with a bootstrap over scenes), "
             "then each at its best setting:\n",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..metrics import psnr
 from ..pipeline import Pipeline
 from .methods import Inversion, cost, edit
 from .store import Row, Store
@@ -18,7 +19,7 @@ BOUND = "autoencoder alone"
 KEY = ("task", "name", "steps", "cfg_source", "eta", "solver", "corrections", "skip", "cfg")
 FIGURES = ("success", "exact", "kept_psnr", "kept_ssim", "target_psnr")
 COLUMNS = ("kind", *FIGURES, "samples", "seconds")
-DIVERSITY_COLUMNS = ("kind", "seeds", "diversity")
+SEEDS_COLUMNS = ("kind", "diversity", "back_psnr")
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,14 @@ def _measure(model: Pipeline, sweep: Sweep, start: int, truth: Truth, x0: Tensor
             yield {**key, "kind": task.kind, **figures, **taken}
 
 
-def run_diversity(
+def run_seeds(
     model: Pipeline, batches: Batches, settings: Iterable[tuple[Inversion, int, float]], store: Store, count: int, seeds: int, advance: Callable[[int], None]
 ) -> None:
-    """How far the edits of ``seeds`` seeds lie apart: root mean square over pixels and pairs of seeds, in units of 1/255."""
+    """Several seeds of an edit, and the replay under the source's own prompt and guidance, for the first ``count`` tasks.
+
+    diversity  how far the edits of the seeds lie apart: root mean square over pixels and pairs of seeds, in 1/255; 0 where an inversion draws nothing
+    back_psnr  dB, of the source given back
+    """
     for start in batches.starts(count):
         for inversion, skip, cfg in settings:
             size = len(batches.tasks[start : start + BATCH])
@@ -120,8 +125,12 @@ def run_diversity(
             if not store.holds(rows):
                 truth, x0 = batches.get(start)
                 sources, targets = zip(*(task.captions for task in truth.tasks))
-                made = [edit(model, inversion.run(model, x0, sources, skip=skip, seed=1000 * seed), targets, cfg) for seed in range(seeds)]
+                drawn = range(1 if inversion.method == "ddim" else seeds)
+                maps = [inversion.run(model, x0, sources, skip=skip, seed=1000 * seed) for seed in drawn]
+                made = [edit(model, some, targets, cfg) for some in maps]
                 pairs = [(a - b).square().mean((1, 2, 3)) for i, a in enumerate(made) for b in made[i + 1 :]]
-                apart = 255 * torch.stack(pairs).mean(0).sqrt()
-                store.append({**row, "kind": task.kind, "seeds": seeds, "diversity": value} for row, task, value in zip(rows, truth.tasks, apart.tolist()))
-            advance(Sweep(inversion, (skip,), (cfg,)).samples * seeds * size)
+                apart = 255 * torch.stack(pairs).mean(0).sqrt() if pairs else torch.zeros(size)
+                back = psnr(edit(model, maps[0], sources, inversion.cfg_source), truth.sources)
+                figures = zip(rows, truth.tasks, apart.tolist(), back.tolist())
+                store.append({**row, "kind": task.kind, "diversity": value, "back_psnr": back} for row, task, value, back in figures)
+            advance(Sweep(inversion, (skip,), (cfg,)).samples * (seeds + 1) * size)

@@ -164,12 +164,12 @@ def number(value: float, digits: int = 1, error: float | None = None, scale: flo
     return text if error is None or math.isnan(error) else f"{text} +- {scale * error:.{digits}f}"
 
 
-def edits_table(rows: Sequence[Row], chosen: Sequence[Point], everything: Sequence[Point], diversity: dict[str, float]) -> str:
+def edits_table(rows: Sequence[Row], chosen: Sequence[Point], everything: Sequence[Point], of_seeds: Mapping[str, Sequence[Row]]) -> str:
     """The methods at their best settings, and at one level of preservation."""
     ours = next((point for point in chosen if point.setting["name"] == "edit-friendly"), chosen[0])
     level = ours.mean["kept_psnr"]
     head = ["method", "best setting", "success, %", "exact, %", "kept, dB", "kept, SSIM", "to the truth, dB"]
-    head += ["diversity", f"success at {level:.1f} dB kept, %", "UNet samples", "time"]
+    head += ["given back, dB", "diversity", f"success at {level:.1f} dB kept, %", "UNet samples", "time"]
     body = []
     for point in chosen:
         name, mean, error = point.setting["name"], point.mean, point.error
@@ -183,7 +183,7 @@ def edits_table(rows: Sequence[Row], chosen: Sequence[Point], everything: Sequen
                 number(mean["kept_psnr"], 1, error["kept_psnr"]),
                 number(mean["kept_ssim"], 3),
                 number(mean["target_psnr"], 1, error["target_psnr"]),
-                number(diversity.get(str(name), math.nan)),
+                *(number(mean_and_error(row[figure] for row in of_seeds[str(name)])[0]) for figure in ("back_psnr", "diversity")),
                 number(success_at(same, level), 0, scale=100),
                 number(mean["samples"], 0),
                 number(relative_time(rows, point, ours), 2),
