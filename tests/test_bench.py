@@ -236,6 +236,10 @@ def test_a_whole_run_writes_its_report_and_goes_on_where_it_was(tiny, tmp_path, 
     for name in ("edit-friendly", "native", "SDEdit", "push, flat", "against native", "## Shifts", "## Colours", "mean angle 1"):
         assert name in text
     assert "nan" not in text
+    table = (out / "settings.csv").read_text().splitlines()
+    assert len(table) == 1 + 1 + 3
+    assert table[0].startswith("name,steps,cfg_source")
+    assert table[2].startswith("edit-friendly,5.0,1.0")
     for name in ("tradeoff", "steps", "shifts", "colors", "statistics", "toy", "contact"):
         assert f"({name}.png)" in text
         assert (out / f"{name}.png").stat().st_size > 5000

@@ -30,8 +30,8 @@ SWEEPS = [
     Sweep(Inversion("edit-friendly"), (4, 8, 12), (3.0, 5.0)),
     Sweep(Inversion("native"), (4, 8, 12), (3.0, 5.0)),
     Sweep(Inversion("ddim"), (4, 8, 12), (3.0, 5.0)),
-    Sweep(Inversion("ddim", cfg_source=3.5), (4, 8, 12), (3.5, 5.0)),
-    Sweep(Inversion("ddim", corrections=2), (4, 8, 12), (3.0, 5.0)),
+    Sweep(Inversion("ddim", cfg_source=3.5), (4, 8, 12), (5.0,)),
+    Sweep(Inversion("ddim", corrections=2), (4, 8, 12), (3.0,)),
     Sweep(Inversion("sdedit"), (6, 10, 14), (3.0, 5.0)),
 ]
 
@@ -193,6 +193,7 @@ class Bench:
             "## Every setting\n",
             report.settings_table(everything),
         ]
+        (out / "settings.csv").write_text(report.settings_csv([bound, *everything]), "utf-8")
         (out / "report.md").write_text("\n".join(parts) + "\n", "utf-8")
 
     def _points(self, store: Store, sweep: Sweep) -> list[Point]:

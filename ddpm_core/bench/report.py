@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -168,7 +170,7 @@ def edits_table(rows: Sequence[Row], chosen: Sequence[Point], everything: Sequen
     """The methods at their best settings, and at one level of preservation."""
     ours = next((point for point in chosen if point.setting["name"] == "edit-friendly"), chosen[0])
     level = ours.mean["kept_psnr"]
-    head = ["method", "best setting", "success, %", "exact, %", "kept, dB", "kept, SSIM", "to the truth, dB"]
+    head = ["method", "settings", "best setting", "success, %", "exact, %", "kept, dB", "kept, SSIM", "to the truth, dB"]
     head += ["given back, dB", "diversity", f"success at {level:.1f} dB kept, %", "UNet samples", "time"]
     body = []
     for point in chosen:
@@ -177,6 +179,7 @@ def edits_table(rows: Sequence[Row], chosen: Sequence[Point], everything: Sequen
         body.append(
             [
                 str(name),
+                str(len(same)),
                 point.label,
                 number(mean["success"], 0, error["success"], 100),
                 number(mean["exact"], 0, error["exact"], 100),
@@ -218,6 +221,17 @@ def settings_table(all_points: Sequence[Point]) -> str:
             ]
         )
     return table(head, rows)
+
+
+def settings_csv(all_points: Sequence[Point]) -> str:
+    """The same with every figure and its standard error, for a spreadsheet."""
+    head = [*SETTING, "scenes", *(cell for name in MEANS for cell in (name, f"{name}_error"))]
+    rows = [
+        [*point.setting.values(), point.count, *(f"{cell:.5g}" for name in MEANS for cell in (point.mean[name], point.error[name]))] for point in all_points
+    ]
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([head, *rows])
+    return out.getvalue()
 
 
 def steps_table(series: Mapping[str, Sequence[Sequence[Point]]], level: float) -> str:
