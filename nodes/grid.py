@@ -31,7 +31,7 @@ class EditGrid(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE that encoded the picture."),
                 io.String.Input(
                     "skips",
-                    default="36, 48, 60",
+                    default="36, 42, 48",
                     tooltip="The rows: steps left out at the noisy end, counted on the whole schedule, with commas between them. Whole numbers from the skip "
                     "of the inversion to one less than its steps. More keeps more of the picture. Paper: 36 of 100, useful 0 to 40 per cent.",
                 ),

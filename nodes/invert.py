@@ -92,7 +92,8 @@ class EditFriendlyInvert(io.ComfyNode):
                     default=INVERSIONS[0],
                     optional=True,  # prompts made before it was there run as they are
                     tooltip="edit-friendly is the paper's. The others are there to compare with: native walks the path that sampling would have walked "
-                    "(CycleDiffusion), and its edits keep less; ddim has no noise maps: eta is 0 and the solver first_order whatever the widgets say, and "
+                    "(CycleDiffusion): fewer edits succeed where as much is kept; ddim has no noise maps: eta is 0 and the solver first_order "
+                    "whatever the widgets say, and "
                     "the picture comes back only nearly. SDEdit is what the stock KSampler does with denoise below 1.",
                 ),
             ],
