@@ -55,15 +55,15 @@ class Size:
     """How much is measured."""
 
     scenes: int = 200  # edits in the sweep
-    stepped: int = 24  # of them for steps and solvers
-    seeded: int = 16  # of them for the diversity over seeds
+    stepped: int = 24  # of them for steps and solvers, whole batches
+    seeded: int = 16  # of them for several seeds, whole batches
     seeds: int = 3
     drawings: int = 16  # scenes for shifts and colours
     steps: int = 100  # of the maps whose statistics are plotted
     shown: int = 8  # scenes on the contact sheet
 
 
-QUICK = Size(scenes=8, stepped=4, seeded=4, seeds=2, drawings=2, steps=20, shown=4)
+QUICK = Size(scenes=8, stepped=8, seeded=8, seeds=2, drawings=2, steps=20, shown=4)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,7 +1,9 @@
 """The real ComfyUI: it starts, it imports the pack, it runs and refuses prompts as it should."""
 
+import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,17 +11,7 @@ import pytest
 from tests.comfyui import server as server_module
 from tests.comfyui.server import FOLDER, PromptError
 
-NODES = {
-    "EditFriendlyInvert",
-    "NoiseMapEdit",
-    "EditGrid",
-    "ShiftNoise",
-    "ColorMaskEdit",
-    "NoiseMapStats",
-    "EditMetrics",
-    "LoadDemoModel",
-    "DrawDemoScene",
-}
+NODES = set(json.loads(Path(__file__).with_name("golden").joinpath("nodes.json").read_text("utf-8")))
 ORANGE = 0xFF8000
 
 
