@@ -143,6 +143,12 @@ def lacks_operators(python):
     return "torchvision::nms does not exist" in probe.stderr
 
 
+@functools.cache
+def lacks_matplotlib(python):
+    """Whether NoiseMapStats cannot draw in this Python."""
+    return subprocess.run([str(python), "-c", "import matplotlib.figure"], capture_output=True, env=_environment(), check=False).returncode != 0
+
+
 def _environment(**more):
     """This process's variables, less what points Python at this process's own packages."""
     kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}

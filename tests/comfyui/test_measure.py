@@ -1,8 +1,6 @@
 """The nodes that compare and measure, and the other inversions, in the real ComfyUI; and the help pages, which its server hands out."""
 
-import functools
 import json
-import subprocess
 import time
 import urllib.request
 from pathlib import Path
@@ -14,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from tests.comfyui.server import FOLDER, PACK, PromptError
+from tests.comfyui.server import FOLDER, PACK, PromptError, lacks_matplotlib
 from tests.comfyui.test_nodes import IDS, TARGET, difference, graph, masked, node, pictures, refusal
 
 
@@ -78,11 +76,6 @@ def test_a_noise_mask_keeps_the_picture_outside(server, inversion):
 
 
 # Noise Map Stats
-
-
-@functools.cache
-def lacks_matplotlib(python):
-    return subprocess.run([str(python), "-c", "import matplotlib.figure"], capture_output=True, check=False).returncode != 0
 
 
 @pytest.fixture
