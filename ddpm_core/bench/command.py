@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
 from ..demo.model import FOLDER
@@ -16,6 +17,7 @@ from ..figures import statistics_figure
 from ..options import PAPER_SKIP
 from ..pictures import labelled_grid
 from ..pipeline import Pipeline
+from ..statistics import Statistics
 from ..steps import Solver
 from . import edits, paper, plots, report
 from .edits import Batches, Sweep
@@ -144,6 +146,20 @@ class Bench:
         }
         for name, figure in figures.items():
             figure.savefig(out / f"{name}.png")
+        (out / "settings.csv").write_text(report.settings_csv([bound, *everything]), "utf-8")
+        (out / "report.md").write_text(self.text(everything, chosen, bound, of_series, level, found, degrees), "utf-8")
+
+    def text(
+        self,
+        everything: Sequence[Point],
+        chosen: Sequence[Point],
+        bound: Point,
+        of_series: Mapping[str, Sequence[Sequence[Point]]],
+        level: float,
+        found: Mapping[str, Statistics],
+        degrees: Mapping[str, Tensor],
+    ) -> str:
+        """The report in Markdown."""
         of_seeds = {point.setting["name"]: self.seeds.select(**{name: point.setting[name] for name in report.SETTING}) for point in chosen}
         parts = [
             "# Does it work?\n",
@@ -193,8 +209,7 @@ class Bench:
             "## Every setting\n",
             report.settings_table(everything),
         ]
-        (out / "settings.csv").write_text(report.settings_csv([bound, *everything]), "utf-8")
-        (out / "report.md").write_text("\n".join(parts) + "\n", "utf-8")
+        return "\n".join(parts) + "\n"
 
     def _points(self, store: Store, sweep: Sweep) -> list[Point]:
         """The points of every setting of a sweep."""
