@@ -28,6 +28,7 @@ from PIL import Image
 
 PACK = Path(__file__).absolute().parents[2]  # not resolved: custom_nodes may hold a link to the pack
 FOLDER = "edit-friendly-noise-maps"
+PACKS = [PACK / "tests" / "comfyui" / "neighbour"]  # nodes that the tests need, in a pack with a package `nodes` of its own
 START_SECONDS = 180
 LOG_LINES = 40
 
@@ -162,7 +163,7 @@ def _free_port():
 
 
 class Server:
-    """ComfyUI on a free port, in a temporary base folder, with `pack` linked as custom_nodes/`folder`."""
+    """ComfyUI on a free port, in a temporary base folder, with `pack` linked as custom_nodes/`folder`, and the other packs of the tests beside it."""
 
     def __init__(self, pack=PACK, folder=FOLDER, extra_args=()):
         self.pack, self.folder, self.extra_args = Path(pack), folder, list(extra_args)
@@ -196,13 +197,17 @@ class Server:
             (self.base / name).mkdir(parents=True)
         if (self.comfy / "input" / "example.png").is_file():
             shutil.copy(self.comfy / "input" / "example.png", self.base / "input")
-        link = self.base / "custom_nodes" / self.folder
-        try:
-            link.symlink_to(self.pack, target_is_directory=True)
-        except OSError:  # Windows lets only some users link
-            shutil.copytree(self.pack, link, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__"))
+        for name, pack in ((self.folder, self.pack), *((pack.name, pack) for pack in PACKS)):
+            self._link(name, pack)
         if lacks_operators(self.python):
             (self.base / "python" / "sitecustomize.py").write_text(DECLARE_OPERATORS, "utf-8")
+
+    def _link(self, name, pack):
+        link = self.base / "custom_nodes" / name
+        try:
+            link.symlink_to(pack, target_is_directory=True)
+        except OSError:  # Windows lets only some users link
+            shutil.copytree(pack, link, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__"))
 
     def _start(self):
         port = _free_port()

@@ -1,0 +1,3 @@
+from . import company, faults
+
+NODE_CLASS_MAPPINGS = {**company.NODES, **faults.NODES}

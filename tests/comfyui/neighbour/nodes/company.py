@@ -1,0 +1,3 @@
+"""What other packs and users bring into a workflow: patches, guiders, lists, small ControlNets."""
+
+NODES = {}

@@ -1,0 +1,3 @@
+"""Nodes that go wrong on purpose."""
+
+NODES = {}
