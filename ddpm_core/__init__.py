@@ -15,9 +15,10 @@ Glossary (the paper's symbol: the word at the boundaries)
     eta           1 is DDPM, 0 is DDIM
 """
 
-from .edits import paint, parse_color, push_color, shift
+from .edits import flip, paint, parse_color, push_color, shift
 from .inversion import auxiliary_path, invert
 from .maps import NoiseMaps
+from .mixing import mix, scale
 from .replay import replay
 from .steps import Process, Solver, Step, schedule
 
@@ -27,11 +28,14 @@ __all__ = [
     "Solver",
     "Step",
     "auxiliary_path",
+    "flip",
     "invert",
+    "mix",
     "paint",
     "parse_color",
     "push_color",
     "replay",
+    "scale",
     "schedule",
     "shift",
 ]

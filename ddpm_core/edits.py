@@ -13,6 +13,7 @@ from .inversion import item_noise
 from .maps import NoiseMaps
 
 FILLS = ("noise", "wrap")
+FLIPS = ("left-right", "upside down")
 
 
 def shift(maps: NoiseMaps, dx: int, dy: int, *, fill: str = "noise", seed: int = 0) -> NoiseMaps:
@@ -43,18 +44,45 @@ def shift(maps: NoiseMaps, dx: int, dy: int, *, fill: str = "noise", seed: int =
         def extend(tensor: Tensor) -> Tensor:
             return tensor[..., rows, :][..., columns]
 
-        def per_step(values) -> Tensor:
-            return torch.tensor(values).to(maps.residuals).view(-1, *[1] * (maps.latents.dim() - 1))
-
-        alphas, sigmas, ups = (per_step([getattr(step, name) for step in maps.steps]) for name in ("alpha", "sigma", "up"))
+        alphas, sigmas, ups = (per_step(maps, [getattr(step, name) for step in maps.steps]) for name in ("alpha", "sigma", "up"))
         x0 = extend(maps.latents[-1:])
-        count = 2 * len(maps.residuals)  # drawn after the numbers that an inversion with the same seed has used
-        path, z = item_noise(maps.latents.shape[1:], seed, maps.total_steps + count)[-count:].to(maps.residuals).chunk(2)
+        path, z = fresh_noise(maps, seed, 2 * len(maps.residuals)).chunk(2)
         new = {"latents": torch.cat((alphas * x0 + sigmas * path, x0)), "residuals": ups * z, "predictions": extend(maps.predictions)}
         fields = {name: torch.where(vacated, new[name].to(field), field) for name, field in fields.items()}
         mask = None if mask is None else mask.masked_fill(vacated, 1.0)
         pull = None if pull is None else pull.masked_fill(vacated, 0.0)
     return dataclasses.replace(maps, **fields, mask=mask, pull=pull)
+
+
+def flip(maps: NoiseMaps, axis: str) -> NoiseMaps:
+    """Mirror the picture: everything that the maps hold, "left-right" or "upside down"."""
+    if axis not in FLIPS:
+        raise ValueError(f"axis must be one of {', '.join(FLIPS)}; got {axis!r}.")
+    dim = -1 if axis == "left-right" else -2
+    held = {name: getattr(maps, name) for name in ("latents", "residuals", "predictions", "mask", "pull")}
+    return dataclasses.replace(maps, **{name: None if tensor is None else tensor.flip(dim) for name, tensor in held.items()})
+
+
+def fresh_noise(maps: NoiseMaps, seed: int, count: int) -> Tensor:
+    """Standard normal noise (count, B, C, *S), float64, drawn after the numbers that an inversion with the same seed has used."""
+    return item_noise(maps.latents.shape[1:], seed, maps.total_steps + count)[-count:].to(maps.residuals)
+
+
+def per_step(maps: NoiseMaps, values: list[float]) -> Tensor:
+    """One value a step, or a level, in the shape that multiplies residuals or latents: (len, 1, 1, ...), float64."""
+    return maps.residuals.new_tensor(values).view(-1, *[1] * (maps.latents.dim() - 1))
+
+
+def steps_between(maps: NoiseMaps, start: float, end: float) -> list[bool]:
+    """Which of the maps' steps lie from ``start`` down to ``end``, t in per cent of the whole schedule, 100 at its noisy end. Raises ValueError for none."""
+    if not 0 <= end < start <= 100:
+        raise ValueError(f"start and end are per cent of the steps with 0 <= end < start <= 100; got start {start:g}, end {end:g}.")
+    total = maps.total_steps
+    times = [100 * (total - maps.skipped - i) / total for i in range(len(maps.residuals))]
+    chosen = [end <= t <= start for t in times]
+    if not any(chosen):
+        raise ValueError(f"No step lies between start {start:g} and end {end:g} per cent; these maps begin at {times[0]:g} per cent.")
+    return chosen
 
 
 def push_color(maps: NoiseMaps, target: Tensor, mask: Tensor, *, strength: float = 0.05, start: float = 70, end: float = 20) -> NoiseMaps:
@@ -76,19 +104,14 @@ def push_color(maps: NoiseMaps, target: Tensor, mask: Tensor, *, strength: float
         raise ValueError(f"mask must have shape {(shape[0], 1, *shape[2:])}; got {tuple(mask.shape)}.")
     if not mask.any():
         raise ValueError("mask must not be empty: it is 0 everywhere, so there is nothing to push the colour into.")
-    if not 0 <= end < start <= 100:
-        raise ValueError(f"start and end are per cent of the steps with 0 <= end < start <= 100; got start {start:g}, end {end:g}.")
+    chosen = steps_between(maps, start, end)
     if maps.eta == 0:
         raise ValueError("A colour is pushed through the noise of the steps, and these maps have none (eta 0): invert with eta above 0.")
-    total = maps.total_steps
-    scale = strength * math.sqrt(100 / total)
-    times = [100 * (total - maps.skipped - i) / total for i in range(len(maps.residuals))]
-    ups = [step.up if end <= t <= start else 0.0 for t, step in zip(times, maps.steps)]
+    scale = strength * math.sqrt(100 / maps.total_steps)
+    ups = [step.up if inside else 0.0 for inside, step in zip(chosen, maps.steps)]
     if not any(ups):
-        raise ValueError(f"No step with noise lies between start {start:g} and end {end:g} per cent; these maps begin at {times[0]:g} per cent.")
-    weights, reach = (
-        torch.tensor(values).to(maps.latents).view(-1, *[1] * len(shape)) for values in ([scale * up for up in ups], [s.reach for s in maps.steps])
-    )
+        raise ValueError(f"No step with noise lies between start {start:g} and end {end:g} per cent.")
+    weights, reach = (per_step(maps, values).to(maps.latents) for values in ([scale * up for up in ups], [step.reach for step in maps.steps]))
     before = torch.zeros_like(weights) if maps.pull is None else maps.pull
     pull = torch.minimum(before + weights * mask.to(weights), reach)
     residuals = maps.residuals + (pull - before).double() * target.to(maps.residuals)

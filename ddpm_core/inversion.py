@@ -104,10 +104,13 @@ def invert(
     if not torch.equal(path[-1], x0.to("cpu", kept)):
         raise ValueError(f"path must end at x0; its last latent differs by up to {(path[-1] - x0.to(path)).abs().max().item():.4g}.")
     predictions = _predict(denoise, path[:-1], sigmas[skip:-1], x0.device, chunk, callback)
-    wide, befores = path.double(), [None, *predictions[:-1]]
-    residuals = [x_next - step.mean(x, p, before) for step, x, x_next, p, before in zip(steps, wide, wide[1:], predictions, befores)]
+    held = predictions.to(kept, copy=True)
+    residuals = predictions  # written over from the last step to the first, which no longer needs what it replaces: maps are large
+    for i, step in reversed(list(enumerate(steps))):
+        before = predictions[i - 1] if i else None
+        residuals[i] = path[i + 1].double() - step.mean(path[i].double(), predictions[i], before)
     mask = None if mask is None else mask.to("cpu", kept)
-    return NoiseMaps(sigmas[skip:], path, torch.stack(residuals), predictions.to(kept), eta, solver, process, seed, skip, mask)
+    return NoiseMaps(sigmas[skip:], path, residuals, held, eta, solver, process, seed, skip, mask)
 
 
 def _predict(denoise: Denoise, latents: Tensor, sigmas: Tensor, device, chunk: int, callback) -> Tensor:

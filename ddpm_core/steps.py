@@ -44,9 +44,14 @@ class Step:
     history: float
 
     @property
+    def carry(self) -> float:
+        """The weight of x in the mean: sqrt(sigma_next^2 - up^2) / sigma."""
+        return math.sqrt(max(self.sigma_next**2 - self.up**2, 0.0)) / self.sigma
+
+    @property
     def reach(self) -> float:
-        """The weight of the step's own prediction in its mean: alpha_next - sqrt(sigma_next^2 - up^2) alpha / sigma, of the first order."""
-        return self.alpha_next - math.sqrt(max(self.sigma_next**2 - self.up**2, 0.0)) * self.alpha / self.sigma
+        """The weight of the step's own prediction in its mean: alpha_next - carry alpha, of the first order."""
+        return self.alpha_next - self.carry * self.alpha
 
     def mean(self, x: Tensor, x0_hat: Tensor, x0_before: Tensor | None) -> Tensor:
         """Where the step leads without noise. All tensors (B, C, *S).
@@ -54,8 +59,7 @@ class Step:
         mean = alpha_next x0_hat + sqrt(sigma_next^2 - up^2) eps_hat + history (x0_hat - x0_before),
         eps_hat = (x - alpha x0_hat) / sigma                       (Song et al. 2010.02502, eq. 12; Lu et al. 2211.01095)
         """
-        eps_hat = (x - self.alpha * x0_hat) / self.sigma
-        mean = self.alpha_next * x0_hat + math.sqrt(max(self.sigma_next**2 - self.up**2, 0.0)) * eps_hat
+        mean = self.alpha_next * x0_hat + self.carry * (x - self.alpha * x0_hat)
         return mean + self.history * (x0_hat - x0_before) if self.history else mean
 
 

@@ -1,5 +1,6 @@
 """The ComfyUI nodes, one technique a file. The only package that imports ComfyUI."""
 
-from . import color_mask, demo, edit, grid, invert, metrics, shift, stats
+from . import color_mask, demo, edit, files, flip, grid, invert, metrics, mix, scale, shift, stats
 
-NODES = [*invert.NODES, *edit.NODES, *grid.NODES, *shift.NODES, *color_mask.NODES, *stats.NODES, *metrics.NODES, *demo.NODES]
+_FILES = (invert, edit, grid, shift, color_mask, mix, flip, scale, files, stats, metrics, demo)
+NODES = [node for file in _FILES for node in file.NODES]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import comfy.model_management
 import comfy.samplers
@@ -17,11 +20,22 @@ from ..ddpm_core import NoiseMaps, Process
 
 NoiseMapsType = io.Custom("NOISE_MAPS")
 NOISE_MAPS_TOOLTIP = "Edit-friendly noise maps: the picture as a starting latent and one noise map for each step."
+STOCK_GUIDERS = ("comfy.samplers", "comfy_extras.nodes_custom_sampler")  # which take a timestep for each item of the batch
+BYTES_A_VALUE = 16  # of noise maps for each step and latent value: latent and prediction in float32, residual in float64
 CHUNKS = (8, 4, 2)  # timesteps a call that the automatic choice tries
 
 
 def seed_input(tooltip: str) -> io.Int.Input:
     return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
+
+
+def window_inputs(verb: str, start: float, end: float) -> list[io.Float.Input]:
+    """``start`` and ``end`` in per cent of the schedule from its end; ``verb`` says what happens to the steps between."""
+    rest = "in per cent of the schedule from its end: 100 is the noisy start."
+    return [
+        io.Float.Input("start", default=start, min=0.0, max=100.0, step=1.0, tooltip=f"First {verb} step, {rest}"),
+        io.Float.Input("end", default=end, min=0.0, max=100.0, step=1.0, tooltip=f"Last {verb} step, {rest}"),
+    ]
 
 
 class NodeError(ValueError):
@@ -42,11 +56,23 @@ def naming(node: str, socket: str, remedy: str = ""):
         raise NodeError(node, socket, str(error), remedy) from error
 
 
+@dataclass(frozen=True)
+class Running:
+    """What a sampler's body works with: the guider's denoiser, and what the guider was asked for."""
+
+    guider: comfy.samplers.CFGGuider
+    denoise: Callable[[Tensor, Tensor], Tensor]
+    latent: Tensor  # (B, C, *S) in the model's space, on its device
+    sigmas: Tensor  # (S+1,)
+    mask: Tensor | None  # (B, 1, *S): the noise mask on the LATENT wire
+    report: Callable[[int, Tensor, Tensor], None]
+
+
 class GuidedRun(comfy.samplers.Sampler):
-    """A sampler whose work is ``body(denoise, model, latent, callback)``; run through ``guider.sample`` it gets LoRAs, ControlNets, hooks,
+    """A sampler whose work is ``body(Running)``, which returns the clean latent; run through ``guider.sample`` it gets LoRAs, ControlNets, hooks,
     previews, interrupts and offloading from ComfyUI."""
 
-    def __init__(self, body: Callable):
+    def __init__(self, body: Callable[[Running], Tensor]):
         self.body = body
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False, **kwargs):
@@ -60,7 +86,8 @@ class GuidedRun(comfy.samplers.Sampler):
             if callback is not None:
                 callback(index, x0_hat.float(), x.float(), total)
 
-        return self.body(denoise, model_wrap.inner_model, latent_image, report)
+        mask = None if denoise_mask is None else denoise_mask[:, :1]
+        return self.body(Running(model_wrap, denoise, latent_image, sigmas, mask, report))
 
 
 def make_guider(model, positive, negative, cfg: float) -> comfy.samplers.CFGGuider:
@@ -77,16 +104,14 @@ def progress(model, steps: int) -> Callable:
     return latent_preview.prepare_callback(model, steps)
 
 
-def run(guider, latent: Tensor, sigmas: Tensor, body: Callable, seed: int, mask: Tensor | None = None, callback: Callable | None = None) -> Tensor:
-    """Run ``body`` inside the guider's sampling; latent (B, C, *S) as on ComfyUI's LATENT wires, and so is the result, on the intermediate device.
+def run(guider, latent: Tensor, sigmas: Tensor, sampler: GuidedRun, seed: int, mask: Tensor | None = None, callback: Callable | None = None) -> Tensor:
+    """Run a sampler as SamplerCustomAdvanced does; latent (B, C, *S) as on ComfyUI's LATENT wires, and so is the result, on the intermediate device.
 
     ``callback`` is a sampler's callback of the caller's own instead of a progress bar over this run.
     """
     callback = callback or progress(guider.model_patcher, len(sigmas) - 1)
     disable = not comfy.utils.PROGRESS_BAR_ENABLED
-    out = guider.sample(
-        torch.zeros_like(latent), latent, GuidedRun(body), sigmas.float(), denoise_mask=mask, callback=callback, disable_pbar=disable, seed=seed
-    )
+    out = guider.sample(torch.zeros_like(latent), latent, sampler, sigmas.float(), denoise_mask=mask, callback=callback, disable_pbar=disable, seed=seed)
     return out.to(comfy.model_management.intermediate_device())
 
 
@@ -108,8 +133,23 @@ def latent_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     return comfy.utils.repeat_to_batch_size(mask, batch).clamp(0, 1).contiguous()
 
 
+def noise_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A noise mask of any size as (B, 1, *S) in [0, 1] for latents of shape (B, C, *S), as ComfyUI's own samplers read it."""
+    return comfy.utils.reshape_mask(mask.float(), shape)[:, :1].clamp(0, 1).contiguous()
+
+
+def both_masks(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Where both allow a change; None allows it everywhere."""
+    if one is None or other is None:
+        return other if one is None else one
+    return torch.minimum(one, other.to(one))
+
+
 def one_timestep_a_call(guider) -> bool:
-    """Whether the run has parts that see only the first timestep of a batch: timestep ranges, ControlNets, scheduled hooks, model patches."""
+    """Whether the run has parts that see only the first timestep of a batch: timestep ranges, ControlNets, scheduled hooks, model patches, guiders of
+    other packs."""
+    if type(guider).__module__ not in STOCK_GUIDERS:
+        return True
     looks_at_first = {"control", "hooks", "start_percent", "end_percent", "timestep_start", "timestep_end"}
     conditionings = [entry for conds in guider.original_conds.values() for entry in conds]
     options = guider.model_options
@@ -135,9 +175,20 @@ def automatic_chunk(inner_model, shape: torch.Size, device: torch.device) -> int
     return next((k for k in CHUNKS if inner_model.memory_required([2 * k * batch, *rest]) * 1.5 < free), 1)
 
 
-def check_maps(node: str, maps: NoiseMaps) -> None:
+def warn_of_memory(node: str, steps: int, shape: torch.Size) -> None:
+    """Say in the log that noise maps of ``steps`` for latents (B, C, *S) will take more than half of the memory that is free."""
+    needed, free = BYTES_A_VALUE * steps * math.prod(shape), comfy.model_management.get_free_memory(torch.device("cpu"))
+    if needed > free / 2:
+        logging.warning(
+            "%s: the noise maps of %d steps will take %.1f GB of the %.1f GB of memory that is free. Fewer steps, more skip, a smaller picture or a smaller "
+            "batch take less.",
+            node, steps, needed / 1e9, free / 1e9,
+        )  # fmt: skip
+
+
+def check_maps(node: str, maps: NoiseMaps, socket: str = "noise_maps") -> None:
     if not isinstance(maps, NoiseMaps):
-        raise NodeError(node, "noise_maps", f"NOISE_MAPS of this pack are needed; got {type(maps).__name__}.", "Connect the output of EditFriendlyInvert.")
+        raise NodeError(node, socket, f"NOISE_MAPS of this pack are needed; got {type(maps).__name__}.", "Connect the output of EditFriendlyInvert.")
 
 
 def check_fits(node: str, maps: NoiseMaps, model) -> None:

@@ -201,7 +201,7 @@ TARGET, MASK = torch.zeros(1, 4, 8, 10), torch.ones(1, 1, 8, 10)
         ((TARGET, MASK[..., 1:]), {}, r"mask must have shape .*got \(1, 1, 8, 9\)"),
         ((TARGET, 0 * MASK), {}, "mask must not be empty"),
         ((TARGET, MASK), {"start": 20, "end": 70}, "got start 20, end 70"),
-        ((TARGET, MASK), {"start": 99.5, "end": 96}, "No step with noise lies between start 99.5 and end 96"),
+        ((TARGET, MASK), {"start": 99.5, "end": 96}, "No step lies between start 99.5 and end 96"),
     ],
 )
 def test_bad_pushes_are_refused(arguments, options, words):

@@ -139,7 +139,9 @@ def test_a_foreign_file_is_refused(file, tmp_path):
         ({"extra": torch.ones(1)}, {}, "extra"),
         ({"residuals": torch.full_like(MAPS.residuals, torch.nan)}, {}, "residuals must be finite"),
         ({"latents": MAPS.latents[..., 1:].contiguous()}, {}, "residuals must have shape"),
-        ({"latents": MAPS.latents.half()}, {}, "float16"),
+        ({"latents": MAPS.latents.bfloat16()}, {}, "must hold latents as F16 or F32 or F64; it holds BF16"),
+        ({"residuals": MAPS.residuals.float()}, {}, "must hold residuals as F16 or F64; it holds F32"),
+        ({"sigmas": torch.linspace(1, 0, 10_002, dtype=torch.float64)}, {}, r"at most 10000 steps; got \(10002,\)"),
         ({"sigmas": MAPS.sigmas.flip(0)}, {}, "decrease strictly"),
     ],
 )

@@ -13,10 +13,17 @@ from tests.comfyui.server import PromptError
 GOLDEN = Path(__file__).with_name("golden") / "nodes.json"
 IDS = [
     "EditFriendlyInvert",
+    "EditFriendlyInvertAdvanced",
     "NoiseMapEdit",
+    "NoiseMapSampler",
     "EditGrid",
     "ShiftNoise",
     "ColorMaskEdit",
+    "MixNoiseMaps",
+    "FlipNoiseMaps",
+    "ScaleNoiseMaps",
+    "SaveNoiseMaps",
+    "LoadNoiseMaps",
     "NoiseMapStats",
     "EditMetrics",
     "LoadDemoModel",
@@ -340,6 +347,7 @@ def signatures(server):
     scheduler = info["EditFriendlyInvert"]["input"]["required"]["scheduler"]
     options = scheduler[1].pop("options", None) or scheduler[0]
     assert {"normal", "karras", "ddim_uniform"} <= set(options)
+    info["LoadNoiseMaps"]["input"]["required"]["file"][1].pop("options", None)  # the files that lie there
     return info
 
 

@@ -1,0 +1,133 @@
+"""SaveNoiseMaps and LoadNoiseMaps: noise maps as files, in ComfyUI's output and input folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import folder_paths
+from comfy.cli_args import args
+from comfy_api.latest import io
+from safetensors import SafetensorError, safe_open
+
+from ..ddpm_core import NoiseMaps
+from ..ddpm_core.maps import FORMAT
+from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, naming
+
+NODE = "SaveNoiseMaps"
+SUFFIX = ".safetensors"
+FOLDER = "noise_maps"  # the subfolder that is searched: whole output folders can be very large
+
+
+class SaveNoiseMaps(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SaveNoiseMaps",
+            display_name="Save Noise Maps",
+            category="edit-friendly noise maps/files",
+            description="Save noise maps to the output folder, with the workflow, to edit the picture another day without inverting it again.",
+            is_output_node=True,
+            inputs=[
+                NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
+                io.String.Input(
+                    "filename_prefix",
+                    default=f"{FOLDER}/maps",
+                    tooltip="Folder and name, inside the output folder. Load Noise Maps lists what lies in noise_maps.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=["full", "half"],
+                    default="full",
+                    tooltip="full gives the picture back exactly; half takes 3/8 of the space, and the picture comes back only nearly (see the help).",
+                ),
+            ],
+            outputs=[],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    def execute(cls, noise_maps, filename_prefix, precision, **kwargs) -> io.NodeOutput:
+        check_maps(NODE, noise_maps)
+        target = folder_paths.get_output_directory()
+        try:
+            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, target)
+            path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
+            with naming(NODE, "precision", "Choose full."):
+                noise_maps.save(path, _workflow(cls.hidden), half=precision == "half")
+        except (OSError, SafetensorError) as error:
+            raise NodeError(NODE, "filename_prefix", f"writing failed: {error}.", "Is the disk full, or the folder not yours to write to?") from error
+        except NodeError:
+            raise
+        except Exception as error:  # what ComfyUI raises for a prefix that leads out of its output folder
+            raise NodeError(NODE, "filename_prefix", f"it must name a file inside the output folder; got {filename_prefix!r}.", "Take out the ..") from error
+        size = f"{path.name}: {path.stat().st_size / 1e6:.1f} MB"
+        return io.NodeOutput(ui={"noise_maps": [{"filename": path.name, "subfolder": subfolder, "type": "output"}], "text": (size,)})
+
+
+def _workflow(hidden) -> dict[str, str]:
+    """The prompt and the workflow as SaveLatent keeps them, unless ComfyUI was told not to."""
+    if args.disable_metadata:
+        return {}
+    return {key: json.dumps(value) for key, value in {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}.items() if value is not None}
+
+
+class LoadNoiseMaps(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadNoiseMaps",
+            display_name="Load Noise Maps",
+            category="edit-friendly noise maps/files",
+            description="Load noise maps that were saved before. Edit them with the model, and for reconstruction with the prompt and cfg, of their inversion.",
+            inputs=[io.Combo.Input("file", options=_listed(), tooltip="A file of Save Noise Maps in the output folder, or one in the input folder.")],
+            outputs=[NoiseMapsType.Output(display_name="noise_maps", tooltip=NOISE_MAPS_TOOLTIP)],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file, **kwargs):
+        try:
+            _path(file)
+        except NodeError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file, **kwargs):
+        status = _path(file).stat()
+        return f"{file} {status.st_mtime_ns} {status.st_size}"
+
+    @classmethod
+    def execute(cls, file, **kwargs) -> io.NodeOutput:
+        with naming("LoadNoiseMaps", "file", "Save the maps again, or choose another file."):
+            return io.NodeOutput(NoiseMaps.load(_path(file)))
+
+
+def _path(name: str) -> Path:
+    """Where the file that the widget names lies. Raises NodeError for one that is absent or outside of ComfyUI's folders."""
+    plain, folder = folder_paths.annotated_filepath(name)
+    folder = Path(folder or folder_paths.get_input_directory()).resolve()
+    path = (folder / plain).resolve()
+    if not path.is_relative_to(folder) or not path.is_file():
+        raise NodeError("LoadNoiseMaps", "file", f"there is no {name!r} in ComfyUI's input and output folders.", "Choose a file of the list, or upload one.")
+    return path
+
+
+def _listed() -> list[str]:
+    """The noise maps in the input and the output folder, as the widget names them."""
+    found = []
+    for folder, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
+        paths = [*Path(folder).glob(f"*{SUFFIX}"), *Path(folder, FOLDER).rglob(f"*{SUFFIX}")]
+        found += [path.relative_to(folder).as_posix() + mark for path in sorted(paths) if _holds_maps(path)]
+    return found
+
+
+def _holds_maps(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
+NODES = [SaveNoiseMaps, LoadNoiseMaps]

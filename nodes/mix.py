@@ -1,0 +1,44 @@
+"""MixNoiseMaps: two inversions blended, everywhere, inside a mask, or in some of the steps."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..ddpm_core import mix
+from ..ddpm_core.edits import steps_between
+from .sampling import NOISE_MAPS_TOOLTIP, NoiseMapsType, check_maps, latent_mask, naming, window_inputs
+
+NODE = "MixNoiseMaps"
+
+
+class MixNoiseMaps(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MixNoiseMaps",
+            display_name="Mix Noise Maps",
+            category="edit-friendly noise maps",
+            description="Blend two inversions: everywhere, inside a mask (a collage that the model draws), or in some of the steps (the layout of one, the "
+            "details of the other). Both need the same size, steps, scheduler, eta and solver.",
+            inputs=[
+                NoiseMapsType.Input("noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} What stays where nothing is blended in."),
+                NoiseMapsType.Input("other_maps", tooltip="What is blended in: another picture, inverted with the same settings, best with the same seed."),
+                io.Float.Input("amount", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="How much of other_maps: 0 is none, 1 is all. Beyond the paper."),
+                *window_inputs("blended", 100.0, 0.0),
+                io.Mask.Input("mask", optional=True, tooltip="Where other_maps come in; soft edges are kept. Without it: everywhere."),
+            ],
+            outputs=[NoiseMapsType.Output(id="mixed", display_name="mixed_maps", tooltip="The blend, for Noise Map Edit or another edit of maps.")],
+        )
+
+    @classmethod
+    def execute(cls, noise_maps, other_maps, amount, start, end, mask=None, **kwargs) -> io.NodeOutput:
+        check_maps(NODE, noise_maps)
+        check_maps(NODE, other_maps, "other_maps")
+        mask = None if mask is None else latent_mask(mask, noise_maps.latents.shape[1:])
+        with naming(NODE, "start", "Lower end, or raise start; 100 and 0 are all steps."):
+            steps_between(noise_maps, start, end)
+        with naming(NODE, "other_maps", "Invert both pictures in one size with the same settings."):
+            return io.NodeOutput(mix(noise_maps, other_maps, amount, start=start, end=end, mask=mask))
+
+
+NODES = [MixNoiseMaps]
