@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import uuid
 from collections.abc import Mapping
@@ -143,17 +144,17 @@ class NoiseMaps:
             Path(unfinished).unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> NoiseMaps:
+    def load(cls, path: str | os.PathLike, *, limit: float = math.inf) -> NoiseMaps:
         """Read a file of ``save``. Raises FileNotFoundError, or ValueError for anything that is not a whole, valid file of this format.
 
-        Names, types and shapes are checked before any value is read, so that a hostile file costs no more memory than its own size times a small constant.
+        Names, types and sizes are checked before any value is read; a file whose maps would take more than ``limit`` bytes is refused.
         """
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, framework="pt") as file:
                 meta = file.metadata() or {}
-                _check_header(path, meta, file)
+                _check_header(path, meta, file, limit)
                 tensors = {name: _widened(name, file.get_tensor(name)) for name in file.keys()}
         except FileNotFoundError:
             raise
@@ -175,7 +176,7 @@ def _widened(name: str, tensor: Tensor) -> Tensor:
     return tensor.to(wide) if tensor.dtype == torch.float16 else tensor.clone()
 
 
-def _check_header(path, meta: Mapping[str, str], file) -> None:
+def _check_header(path, meta: Mapping[str, str], file, limit: float) -> None:
     """``file`` is an open safetensors file; nothing but its header is read."""
     if meta.get("format") != FORMAT:
         raise ValueError(f"{path} must be a noise maps file (format {FORMAT!r}); its header says {meta.get('format')!r}.")
@@ -192,6 +193,9 @@ def _check_header(path, meta: Mapping[str, str], file) -> None:
     shape = file.get_slice("sigmas").get_shape()
     if len(shape) != 1 or shape[0] > MOST_STEPS + 1:
         raise ValueError(f"{path} must hold sigmas of shape (S+1,) for at most {MOST_STEPS} steps; got {tuple(shape)}.")
+    needed = sum(8 * math.prod(file.get_slice(name).get_shape()) for name in names)  # at most: as float64
+    if needed > limit:
+        raise ValueError(f"{path} holds maps that take up to {needed / 1e9:.1f} GB of memory; {limit / 1e9:.1f} GB are free.")
 
 
 def _check_values(maps: NoiseMaps) -> None:

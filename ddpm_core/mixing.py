@@ -106,9 +106,8 @@ def _native(maps: NoiseMaps, seed: int) -> Tensor:
 
 def _blended_noise(noise: Tensor, other: Tensor, weights: Tensor) -> Tensor:
     """lerp, divided by what it does to the standard deviation of parts that correlate as these do; 1 for the same noise."""
-    dims = tuple(range(1, noise.dim()))
-    together = (noise * other).sum(dims, keepdim=True) / (noise.norm(dim=dims, keepdim=True) * other.norm(dim=dims, keepdim=True)).clamp(min=1e-12)
-    size = ((1 - weights) ** 2 + weights**2 + 2 * weights * (1 - weights) * together.clamp(0, 1)).sqrt()
+    correlation = torch.cosine_similarity(noise.flatten(1), other.flatten(1)).view(-1, *[1] * (noise.dim() - 1)).clamp(0, 1)
+    size = ((1 - weights) ** 2 + weights**2 + 2 * weights * (1 - weights) * correlation).sqrt()
     return torch.lerp(noise, other, weights) / size
 
 

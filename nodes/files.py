@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import comfy.model_management
 import folder_paths
+import torch
 from comfy.cli_args import args
 from comfy_api.latest import io
 from safetensors import SafetensorError, safe_open
@@ -99,8 +101,9 @@ class LoadNoiseMaps(io.ComfyNode):
 
     @classmethod
     def execute(cls, file, **kwargs) -> io.NodeOutput:
-        with naming("LoadNoiseMaps", "file", "Save the maps again, or choose another file."):
-            return io.NodeOutput(NoiseMaps.load(_path(file)))
+        free = comfy.model_management.get_free_memory(torch.device("cpu"))
+        with naming("LoadNoiseMaps", "file", "Choose another file, or save the maps again."):
+            return io.NodeOutput(NoiseMaps.load(_path(file), limit=free))
 
 
 def _path(name: str) -> Path:
