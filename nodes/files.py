@@ -110,8 +110,12 @@ def _path(name: str) -> Path:
     """Where the file that the widget names lies. Raises NodeError for one that is absent or outside of ComfyUI's folders."""
     plain, folder = folder_paths.annotated_filepath(name)
     folder = Path(folder or folder_paths.get_input_directory()).resolve()
-    path = (folder / plain).resolve()
-    if not path.is_relative_to(folder) or not path.is_file():
+    try:
+        path = (folder / plain).resolve()
+        found = path.is_relative_to(folder) and path.is_file()
+    except (OSError, ValueError):  # no name for a file at all
+        found = False
+    if not found:
         raise NodeError("LoadNoiseMaps", "file", f"there is no {name!r} in ComfyUI's input and output folders.", "Choose a file of the list, or upload one.")
     return path
 
