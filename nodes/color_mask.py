@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from ..ddpm_core import paint, parse_color, push_color
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, latent_mask, naming
+from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, latent_mask, naming, window_inputs
 
 NODE = "ColorMaskEdit"
 
@@ -43,12 +43,7 @@ class ColorMaskEdit(io.ComfyNode):
                     tooltip="How strong the push of each step is. Paper: 0.05 at 100 steps; it means the same push at any number of steps. "
                     "0.2 to 0.5 suit latent models; the push ends where the colour is reached.",
                 ),
-                io.Float.Input(
-                    "start", default=70.0, min=0.0, max=100.0, step=1.0, tooltip="First pushed step, in per cent of the schedule from its end. Paper: 70."
-                ),
-                io.Float.Input(
-                    "end", default=20.0, min=0.0, max=100.0, step=1.0, tooltip="Last pushed step, in per cent of the schedule from its end. Paper: 20."
-                ),
+                *window_inputs("pushed", 70.0, 20.0, " Paper: 70.", " Paper: 20."),
                 io.Image.Input("painted", optional=True, tooltip="The picture with the change painted in by hand; it replaces colour and shading."),
             ],
             outputs=[NoiseMapsType.Output(id="pushed", display_name="pushed_maps", tooltip="The pushed maps, for Noise Map Edit or another edit of maps.")],

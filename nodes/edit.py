@@ -36,8 +36,8 @@ def skip_input() -> io.Int.Input:
         default=-1,
         min=-1,
         max=999,
-        tooltip="Steps left out at the noisy end, counted on the whole schedule: more keeps more of the picture. -1: as inverted; no less than that. "
-        "Paper: 36 of 100, useful 0 to 40 per cent.",
+        tooltip="Steps left out at the noisy end, counted on the whole schedule: more keeps more of the picture. -1: as inverted; it cannot be less than "
+        "in the inversion. Paper: 36 of 100, useful 0 to 40 per cent.",
     )
 
 
@@ -51,7 +51,9 @@ class NoiseMapEdit(io.ComfyNode):
             description="Sample along noise maps. Another prompt edits the picture; the source prompt at the source guidance gives it back exactly.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that the picture was inverted with."),
-                io.Conditioning.Input("positive", tooltip="A prompt that says what the picture shall show."),
+                io.Conditioning.Input(
+                    "positive", tooltip="A prompt that says what the picture shall show: the source prompt with as few words changed as possible."
+                ),
                 io.Conditioning.Input("negative", tooltip="The negative prompt; usually the one of the inversion."),
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
                 io.Float.Input(

@@ -81,8 +81,12 @@ class LoadNoiseMaps(io.ComfyNode):
             node_id="LoadNoiseMaps",
             display_name="Load Noise Maps",
             category="edit-friendly noise maps/files",
-            description="Load noise maps that were saved before. Edit them with the model, and for reconstruction with the prompt and cfg, of their inversion.",
-            inputs=[io.Combo.Input("file", options=_listed(), tooltip="A file of Save Noise Maps in the output folder, or one in the input folder.")],
+            description="Load noise maps that were saved before. Edit them with the model of their inversion; its prompts and cfg give the picture back.",
+            inputs=[
+                io.Combo.Input(
+                    "file", options=_listed(), tooltip="A file of Save Noise Maps, in the output or the input folder or in the subfolder noise_maps of either."
+                )
+            ],
             outputs=[NoiseMapsType.Output(display_name="noise_maps", tooltip=NOISE_MAPS_TOOLTIP)],
         )
 

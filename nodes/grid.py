@@ -25,7 +25,9 @@ class EditGrid(io.ComfyNode):
             "and give its values to Noise Map Edit: the same picture comes out.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that the picture was inverted with."),
-                io.Conditioning.Input("positive", tooltip="A prompt that says what the picture shall show."),
+                io.Conditioning.Input(
+                    "positive", tooltip="A prompt that says what the picture shall show: the source prompt with as few words changed as possible."
+                ),
                 io.Conditioning.Input("negative", tooltip="The negative prompt; usually the one of the inversion."),
                 NoiseMapsType.Input("noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} A batch of pictures gives a sheet for each."),
                 io.Vae.Input("vae", tooltip="The VAE that encoded the picture."),

@@ -140,7 +140,11 @@ class EditFriendlyInvertAdvanced(io.ComfyNode):
                 io.Guider.Input(
                     "guider", tooltip="The model with a prompt that says what the picture shows now, and its guidance. Paper: 3.5; 1 is twice as fast."
                 ),
-                io.Sigmas.Input("sigmas", tooltip="The noise levels of the whole schedule, high to low, for instance from BasicScheduler."),
+                io.Sigmas.Input(
+                    "sigmas",
+                    tooltip="The noise levels of the whole schedule, high to low, for instance from BasicScheduler. "
+                    "Leave out steps with skip, not with denoise.",
+                ),
                 io.Latent.Input("latent", tooltip=LATENT),
                 io.Int.Input("skip", default=0, min=0, max=999, tooltip=SKIP),
                 _eta_input(),
@@ -170,7 +174,7 @@ def _invert(node: str, socket: str, guider, latent: dict, levels: list[float], c
     made = []
 
     def body(now: Running) -> torch.Tensor:
-        per_call = 1 if one_timestep_a_call(guider) else chunk or automatic_chunk(guider.inner_model, now.latent.shape, now.latent.device)
+        per_call = 1 if one_timestep_a_call(guider, len(now.latent)) else chunk or automatic_chunk(guider.inner_model, now.latent.shape, now.latent.device)
         own = {"process": process_of(model), "chunk": per_call, "mask": mask, "callback": now.report}
         made.append(invert_by(inversion, now.denoise, now.latent, levels, **options, **own))
         return now.latent

@@ -25,7 +25,9 @@ class EditMetrics(io.ComfyNode):
             category="edit-friendly noise maps/measure",
             description="Measure how much of the source an edit keeps: PSNR, SSIM, LPIPS where it is installed, and CLIP's similarity of the two pictures.",
             inputs=[
-                io.Image.Input("source", tooltip="The source picture, or a batch. Better the one that went through VAE Encode and Decode: no edit has more."),
+                io.Image.Input(
+                    "source", tooltip="The source picture, or a batch. Better the one that went through VAE Encode and Decode: no edit can come nearer to it."
+                ),
                 io.Image.Input(
                     "edited", tooltip="The edited picture, of the same size, or a batch; a single picture is measured against every one of a batch."
                 ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from ..ddpm_core import NoiseMaps, Process
 
 NoiseMapsType = io.Custom("NOISE_MAPS")
 NOISE_MAPS_TOOLTIP = "Edit-friendly noise maps: the picture as a starting latent and one noise map for each step."
-STOCK_GUIDERS = ("comfy.samplers", "comfy_extras.nodes_custom_sampler")  # which take a timestep for each item of the batch
 BYTES_A_VALUE = 16  # of noise maps for each step and latent value: latent and prediction in float32, residual in float64
 CHUNKS = (8, 4, 2)  # timesteps a call that the automatic choice tries
 
@@ -29,12 +29,12 @@ def seed_input(tooltip: str) -> io.Int.Input:
     return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
 
 
-def window_inputs(verb: str, start: float, end: float) -> list[io.Float.Input]:
+def window_inputs(verb: str, start: float, end: float, start_note: str = "", end_note: str = "") -> list[io.Float.Input]:
     """``start`` and ``end`` in per cent of the schedule from its end; ``verb`` says what happens to the steps between."""
     rest = "in per cent of the schedule from its end: 100 is the noisy start."
     return [
-        io.Float.Input("start", default=start, min=0.0, max=100.0, step=1.0, tooltip=f"First {verb} step, {rest}"),
-        io.Float.Input("end", default=end, min=0.0, max=100.0, step=1.0, tooltip=f"Last {verb} step, {rest}"),
+        io.Float.Input("start", default=start, min=0.0, max=100.0, step=1.0, tooltip=f"First {verb} step, {rest}{start_note}"),
+        io.Float.Input("end", default=end, min=0.0, max=100.0, step=1.0, tooltip=f"Last {verb} step, {rest}{end_note}"),
     ]
 
 
@@ -145,12 +145,18 @@ def both_masks(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     return torch.minimum(one, other.to(one))
 
 
-def one_timestep_a_call(guider) -> bool:
-    """Whether the run has parts that see only the first timestep of a batch: timestep ranges, ControlNets, scheduled hooks, model patches, guiders of
-    other packs."""
-    if type(guider).__module__ not in STOCK_GUIDERS:
+def is_stock_guider(guider) -> bool:
+    """Whether a guider is ComfyUI's own, which takes a timestep for each item of the batch. Modules of its extra nodes are named by their path."""
+    module = type(guider).__module__
+    return module == "comfy.samplers" or re.split(r"[/\\.]", module)[-1] == "nodes_custom_sampler"
+
+
+def one_timestep_a_call(guider, batch: int) -> bool:
+    """Whether a run on ``batch`` pictures has parts that see only the first timestep of a call: timestep ranges, ControlNets, scheduled hooks, model
+    patches, guiders of other packs; or prompts whose parts ComfyUI hands out in turn over the items of a call."""
+    if not is_stock_guider(guider):
         return True
-    looks_at_first = {"control", "hooks", "start_percent", "end_percent", "timestep_start", "timestep_end"}
+    looks_at_first = {"control", "hooks", "start_percent", "end_percent", "timestep_start", "timestep_end", "clip_start_percent"}
     conditionings = [entry for conds in guider.original_conds.values() for entry in conds]
     options = guider.model_options
     transformer = options.get("transformer_options", {})
@@ -165,7 +171,8 @@ def one_timestep_a_call(guider) -> bool:
             "context_handler",
         )
     )
-    return patched or any(entry.get(key) is not None for entry in conditionings for key in looks_at_first)
+    uneven = any(batch % len(entry[key]) for entry in conditionings for key in ("mask", "cross_attn") if entry.get(key) is not None)
+    return patched or uneven or any(entry.get(key) is not None for entry in conditionings for key in looks_at_first)
 
 
 def automatic_chunk(inner_model, shape: torch.Size, device: torch.device) -> int:

@@ -27,7 +27,8 @@ class ScaleNoiseMaps(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="The share that is kept: 1 leaves the maps as they are, 0 is plain sampling. 0.7 to 0.95 is useful. Beyond the paper.",
+                    tooltip="The share that is kept: 1 leaves the maps as they are, 0 keeps none: plain sampling from where the edit starts. "
+                    "0.7 to 0.95 is useful. Beyond the paper.",
                 ),
                 *window_inputs("scaled", 100.0, 0.0),
                 seed_input("Seed of the fresh noise."),
