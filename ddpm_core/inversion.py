@@ -35,7 +35,8 @@ def call(denoise: Denoise, x: Tensor, sigma: Tensor, device: torch.device | str)
 def ran_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error is a device's lack of memory; some devices say so in words only."""
     known = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
-    return isinstance(error, known) or "out of memory" in str(error)
+    words = ("out of memory", "not enough memory", "not enough GPU video memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, known) or any(word in str(error) for word in words)
 
 
 def item_noise(shape: Sequence[int], seed: int, count: int) -> Tensor:
@@ -125,9 +126,11 @@ def _predict(denoise: Denoise, latents: Tensor, sigmas: Tensor, device, chunk: i
         try:
             x0_hat = call(denoise, x, sigma, device)
         except RuntimeError as error:
-            if chunk == 1 or not ran_out_of_memory(error):
+            if len(x) == batch or not ran_out_of_memory(error):
                 raise
-            chunk = (chunk + 1) // 2
+            x0_hat = None
+        if x0_hat is None:  # here the error is gone, and with its traceback what the model had made until then
+            chunk = (len(x) // batch + 1) // 2
             if x.is_cuda:
                 torch.cuda.empty_cache()
             continue

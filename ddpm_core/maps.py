@@ -229,8 +229,12 @@ def _check_values(maps: NoiseMaps) -> None:
             raise ValueError(f"{name} must {'lie in [0, 1]' if name == 'mask' else 'be 0 or more'}; got values from {low:g} to {high:g}.")
 
 
+class NotFinite(ValueError):
+    """A tensor holds NaN or infinity."""
+
+
 def check_finite(tensor: Tensor, name: str) -> None:
-    """Raise ValueError if a tensor holds NaN or infinity."""
-    bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+    """Raise NotFinite if a tensor (N, ...) holds NaN or infinity."""
+    bad = tensor.numel() - sum(int(torch.isfinite(part).sum()) for part in tensor)  # part by part: maps are large
     if bad:
-        raise ValueError(f"{name} must be finite; {bad} of {tensor.numel()} values are NaN or infinite.")
+        raise NotFinite(f"{name} must be finite; {bad} of {tensor.numel()} values are NaN or infinite.")

@@ -67,8 +67,10 @@ class ColorMaskEdit(io.ComfyNode):
                 f"encoded it has the shape {tuple(target.shape)} and the maps have {tuple(shape)}.",
                 "Give the picture that was inverted, in the same size.",
             )
+        with naming(NODE, "mask", "Look at what makes the mask."):
+            mask = latent_mask(mask, shape)
         with naming(NODE, "start", "Lower start and end, or lower skip on EditFriendlyInvert."):
-            return io.NodeOutput(push_color(noise_maps, target, latent_mask(mask, shape), strength=strength, start=start, end=end))
+            return io.NodeOutput(push_color(noise_maps, target, mask, strength=strength, start=start, end=end))
 
 
 def _paint(image: torch.Tensor, mask: torch.Tensor, color: str, shading: str) -> torch.Tensor:

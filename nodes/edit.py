@@ -75,7 +75,8 @@ class NoiseMapEdit(io.ComfyNode):
         check_fits(NODE, noise_maps, model)
         maps = skipped(NODE, noise_maps, skip)
         if mask is not None:
-            maps = dataclasses.replace(maps, mask=both_masks(maps.mask, noise_mask(mask, maps.latents.shape[1:])))
+            with naming(NODE, "mask", "Look at what makes the mask."):
+                maps = dataclasses.replace(maps, mask=both_masks(maps.mask, noise_mask(mask, maps.latents.shape[1:])))
         with naming(NODE, "model"):
             samples = sample_along(maps, make_guider(model, positive, negative, cfg))
         return io.NodeOutput({"samples": samples} if maps.mask is None else {"samples": samples, "noise_mask": maps.mask})

@@ -169,7 +169,8 @@ def _invert(node: str, socket: str, guider, latent: dict, levels: list[float], c
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     _check(node, model, samples, levels, skip)
     mask = latent.get("noise_mask")
-    mask = None if mask is None else noise_mask(mask, samples.shape)
+    with naming(node, "latent", "Look at what makes its noise mask."):
+        mask = None if mask is None else noise_mask(mask, samples.shape)
     warn_of_memory(node, len(levels) - 1 - skip, samples.shape)
     made = []
 

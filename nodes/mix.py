@@ -34,7 +34,8 @@ class MixNoiseMaps(io.ComfyNode):
     def execute(cls, noise_maps, other_maps, amount, start, end, mask=None, **kwargs) -> io.NodeOutput:
         check_maps(NODE, noise_maps)
         check_maps(NODE, other_maps, "other_maps")
-        mask = None if mask is None else latent_mask(mask, noise_maps.latents.shape[1:])
+        with naming(NODE, "mask", "Look at what makes the mask."):
+            mask = None if mask is None else latent_mask(mask, noise_maps.latents.shape[1:])
         with naming(NODE, "start", "Lower end, or raise start; 100 and 0 are all steps."):
             steps_between(noise_maps, start, end)
         with naming(NODE, "other_maps", "Invert both pictures in one size with the same settings."):

@@ -18,9 +18,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..ddpm_core import NoiseMaps, Process
+from ..ddpm_core.maps import NotFinite, check_finite
 
 NoiseMapsType = io.Custom("NOISE_MAPS")
 NOISE_MAPS_TOOLTIP = "Edit-friendly noise maps: the picture as a starting latent and one noise map for each step."
+NOT_FINITE = "Start ComfyUI with --bf16-unet or --fp32-unet; if that does not help, take LoRAs and patches off one by one."
 BYTES_A_VALUE = 16  # of noise maps for each step and latent value: latent and prediction in float32, residual in float64
 CHUNKS = (8, 4, 2)  # timesteps a call that the automatic choice tries
 
@@ -52,6 +54,8 @@ def naming(node: str, socket: str, remedy: str = ""):
         yield
     except NodeError:
         raise
+    except NotFinite as error:
+        raise NodeError(node, socket, str(error), remedy or NOT_FINITE) from error
     except ValueError as error:
         raise NodeError(node, socket, str(error), remedy) from error
 
@@ -123,8 +127,9 @@ def process_of(model) -> Process:
 def latent_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A mask of any size as (B, 1, *S) in [0, 1] for latents of shape (B, C, *S): each cell gets the mean of its pixels.
 
-    mask: (H, W), (N, H, W) or (N, 1, H, W); for a video latent the N are frames.
+    mask: (H, W), (N, H, W) or (N, 1, H, W); for a video latent the N are frames. Raises NotFinite.
     """
+    check_finite(mask, "the mask")
     batch, _, *size = shape
     mask = mask.float().reshape(-1, 1, *mask.shape[-2:])
     if len(size) == 3:
@@ -134,7 +139,8 @@ def latent_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def noise_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A noise mask of any size as (B, 1, *S) in [0, 1] for latents of shape (B, C, *S), as ComfyUI's own samplers read it."""
+    """A noise mask of any size as (B, 1, *S) in [0, 1] for latents of shape (B, C, *S), as ComfyUI's own samplers read it. Raises NotFinite."""
+    check_finite(mask, "the mask")
     return comfy.utils.reshape_mask(mask.float(), shape)[:, :1].clamp(0, 1).contiguous()
 
 

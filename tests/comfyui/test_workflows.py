@@ -32,7 +32,9 @@ def without_titles(prompt):
 
 
 def needs_download(prompt):
-    return any(node["class_type"] in DOWNLOADS for node in prompt.values())
+    """Whether the prompt runs a loader; one that nothing is connected to is there for the user's own model."""
+    loaders = {node_id for node_id, node in prompt.items() if node["class_type"] in DOWNLOADS}
+    return any(isinstance(value, list) and value[0] in loaders for node in prompt.values() for value in node["inputs"].values())
 
 
 def skip_if_nothing_can_plot(server, prompt):
