@@ -26,7 +26,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.comfyui.server import PromptError, Server, validation_errors
+from tests.comfyui.server import PACK, PromptError, Server, validation_errors
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 READY_MS = 180_000
@@ -46,6 +46,7 @@ SETTINGS = {
     "Comfy.Workflow.ShowMissingNodesWarning": False,
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,
 }
+SCREENSHOTS = PACK / "out" / "screenshots"
 HIDDEN = ".comfy-menu-hamburger, .p-toast, .p-dialog-mask, .selection-toolbox, .p-tooltip { display: none !important }"
 
 GRAPHS = "[app.graph, ...(app.graph.subgraphs?.values() ?? [])]"
@@ -121,7 +122,7 @@ class Page:
         page.on("pageerror", lambda error: self._note(f"{error}\n{error.stack or ''}", ""))
         page.goto(self.server.url, wait_until="commit")
         page.wait_for_function(IS_READY)
-        page.add_style_tag(content=HIDDEN)
+        self._hidden = page.add_style_tag(content=HIDDEN)
         self.start_errors = list(self.errors)
 
     def _note(self, text, url):
@@ -192,6 +193,22 @@ class Page:
         self._await_pictures()
         self.page.evaluate(FRAMES, 10)
         self.page.screenshot(path=str(path))
+
+    @contextlib.contextmanager
+    def whole(self, width=1600, height=1000):
+        """The page as a person sees it, with its menus, dialogs, messages and tooltips; without this they are hidden."""
+        show = "(style, shown) => { style.disabled = shown; app.extensionManager.focusMode = !shown }"
+        self.page.set_viewport_size({"width": width, "height": height})
+        self._hidden.evaluate(show, True)
+        try:
+            yield
+        finally:
+            self._hidden.evaluate(show, False)
+
+    def keep(self, name, clip=None):
+        """Keep a picture of the page as it is now, or of a part of it, to look at after the tests."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=str(SCREENSHOTS / f"{name}.png"), clip=clip)
 
 
 def _target(argument, workflow, suffix):

@@ -87,7 +87,7 @@ def test_an_error_in_a_patch_keeps_its_words_and_leaves_the_model_as_it_was(serv
 def test_values_that_are_not_finite_are_named_with_what_to_do(server, faulty, sizes, right, fault, at):
     prompt = faulty(fault, at)
     error = failure(server, prompt)
-    words = (WHERE[at], "input 'model'", "at sigma", "float16", "NaN or infinite", "1 of 2304" if fault == "inf" else "2304 of 2304")
+    words = (WHERE[at], "input 'model'", "at sigma", "float16", "--bf16-unet", "NaN or infinite", "1 of 2304" if fault == "inf" else "2304 of 2304")
     assert all(word in error.message for word in words), error.message
     assert_goes_on(server, prompt, sizes, at, right)
 
@@ -140,3 +140,16 @@ def test_maps_that_take_more_than_half_of_the_free_memory_are_warned_of(server):
     assert "WARNING EditFriendlyInvert: the noise maps of 4 steps" in little
     assert all(word in little for word in ("more skip", "smaller picture", "smaller batch"))
     assert "WARNING" not in enough
+
+
+@pytest.mark.parametrize("socket", ["the noise mask of the latent", "the mask of the edit"])
+def test_a_mask_that_is_not_finite_is_refused(server, socket):
+    changes = {"broken": node("BrokenMask", mask=["scene", 1])}
+    if socket == "the mask of the edit":
+        changes["edit"] = {"mask": ["broken", 0]}
+    else:
+        changes |= {"masked": node("SetLatentNoiseMask", samples=["latent", 0], mask=["broken", 0]), "maps": {"latent": ["masked", 0]}}
+    message = refusal(server, **changes)
+    where = "NoiseMapEdit, input 'mask'" if "edit" in changes else "EditFriendlyInvert, input 'latent'"
+    assert where in message
+    assert "1 of 36864 values are NaN" in message

@@ -72,6 +72,23 @@ class BrokenLatent:
         return ({**latent, "samples": samples},)
 
 
+class BrokenMask:
+    """The mask with one value replaced by NaN."""
+
+    RETURN_TYPES = ("MASK",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"mask": ("MASK",)}}
+
+    def make(self, mask):
+        mask = mask.clone()
+        mask[0, 0, 0] = torch.nan
+        return (mask,)
+
+
 class Report:
     """An output node that shows `tell`'s answer as JSON, anew each time that it is queued."""
 
@@ -133,4 +150,4 @@ class ServerState(Report):
         return state
 
 
-NODES = {kind.__name__: kind for kind in (FaultyModel, BrokenLatent, ModelCalls, MapsReport, ServerState)}
+NODES = {kind.__name__: kind for kind in (FaultyModel, BrokenLatent, BrokenMask, ModelCalls, MapsReport, ServerState)}
