@@ -183,7 +183,8 @@ def one_timestep_a_call(guider, batch: int) -> bool:
 
 def automatic_chunk(inner_model, shape: torch.Size, device: torch.device) -> int:
     """Timesteps a call whose two guidance branches fit into the free memory, by ComfyUI's own estimate; more than 8 did not pay where it was measured."""
-    free = comfy.model_management.get_free_memory(device)
+    patcher = getattr(inner_model, "current_patcher", None)  # newer ones count what ComfyUI can give back
+    free = getattr(patcher, "get_free_memory", comfy.model_management.get_free_memory)(device)
     batch, *rest = shape
     return next((k for k in CHUNKS if inner_model.memory_required([2 * k * batch, *rest]) * 1.5 < free), 1)
 

@@ -157,10 +157,11 @@ class Page:
 
     def our_errors(self):
         """The errors that may be the pack's: while the start page opened those that name its files; since the last load all,
-        but for requests outside the pack that failed (pages of other hosts, the user's own css)."""
+        but for requests outside the pack that failed or were not allowed (pages of other hosts, the user's own css)."""
         ours = f"{self.server.url}/extensions/{self.server.folder}/"
         opening = [error for error in self.start_errors if ours in error["url"] + error["text"]]
-        return opening + [error for error in self.errors if ours in error["url"] or not error["text"].startswith("Failed to load resource")]
+        elsewhere = ("Failed to load resource", "Content Security Policy")
+        return opening + [error for error in self.errors if ours in error["url"] or not any(words in error["text"] for words in elsewhere)]
 
     def queue(self, timeout=600):
         """Press Queue and wait: the History, with the pictures shown in the page too; PromptError where it failed."""

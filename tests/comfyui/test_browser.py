@@ -70,6 +70,8 @@ def test_api_prompt_is_no_workflow(page):
 
 
 def test_what_the_page_complains_about_is_read(page):
+    if not page.server.version.startswith("0.3."):
+        pytest.skip("newer frontends show no message for such a workflow")
     sound = json.loads((PACK / "example_workflows" / "Shift a picture.json").read_text("utf-8"))
     broken = copy.deepcopy(sound)
     broken["nodes"][0]["mode"] = None

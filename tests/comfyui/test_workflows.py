@@ -28,7 +28,13 @@ def kept_prompt(workflow):
 
 
 def without_titles(prompt):
-    return {node_id: {"class_type": node["class_type"], "inputs": node["inputs"]} for node_id, node in prompt.items()}
+    """What is run; newer frontends leave out what PreviewAny only shows."""
+    shown = {"PreviewAny": {"preview"}}
+    return {
+        node_id: {"class_type": kind, "inputs": {name: value for name, value in node["inputs"].items() if name not in shown.get(kind, ())}}
+        for node_id, node in prompt.items()
+        for kind in [node["class_type"]]
+    }
 
 
 def needs_download(prompt):

@@ -1,0 +1,37 @@
+import { addElement, endStep, setWidget, widgetOf } from "./widgets.js";
+
+/** "#rrggbb" from what the node reads as a colour, or null. */
+function parseColor(text) {
+  const digits = /^#?([0-9a-f]{3}|[0-9a-f]{6})$/i.exec(String(text).trim())?.[1].toLowerCase();
+  return digits ? "#" + (digits.length === 3 ? digits.replace(/./g, "$&$&") : digits) : null;
+}
+
+/** ColorMaskEdit: the browser's colour control, bound both ways to the text widget `color`. */
+export function addColorControl(node) {
+  const text = widgetOf(node, "color");
+  const box = document.createElement("div");
+  const swatch = document.createElement("label");
+  const input = document.createElement("input");
+  input.type = "color";
+  Object.assign(swatch.style, { display: "block", height: "100%", borderRadius: "10px", boxSizing: "border-box", cursor: "pointer" });
+  Object.assign(input.style, { width: "100%", height: "100%", opacity: "0", cursor: "inherit" });
+  swatch.append(input);
+  box.append(swatch);
+
+  function follow() {
+    const color = parseColor(text.value);
+    if (color) input.value = color;
+    input.disabled = Boolean(text.computedDisabled);
+    input.setAttribute("aria-invalid", String(!color));
+    swatch.style.background = input.value;
+    swatch.style.border = color ? "1px solid var(--border-color)" : "2px dashed #e5484d";
+    swatch.title = color ? "Pick the colour" : `"${text.value}" is not a colour: write #rrggbb, or pick one here`;
+  }
+
+  input.addEventListener("input", () => setWidget(text, input.value));
+  input.addEventListener("change", () => {
+    endStep();
+    input.blur(); // in a focused input ComfyUI leaves Ctrl+Z to the browser
+  });
+  addElement(node, "pick_color", box, { getMinHeight: () => 26, getMaxHeight: () => 26, onDraw: follow });
+}
