@@ -1,6 +1,6 @@
 """ComfyUI node pack: editing real pictures through edit-friendly noise maps (arXiv 2304.06140)."""
 
-WEB_DIRECTORY = "./web"  # the nodes' help pages
+WEB_DIRECTORY = "./web"  # the browser script, and the nodes' help pages
 
 
 async def comfy_entrypoint():

@@ -29,7 +29,7 @@ from PIL import Image
 PACK = Path(__file__).absolute().parents[2]  # not resolved: custom_nodes may hold a link to the pack
 FOLDER = "edit-friendly-noise-maps"
 PACKS = [PACK / "tests" / "comfyui" / "neighbour"]  # nodes that the tests need, in a pack with a package `nodes` of its own
-START_SECONDS = 180
+START_SECONDS = 300
 LOG_LINES = 40
 
 # PyPI's torchvision beside a CPU build of torch: its import stops at operators that nobody registered.

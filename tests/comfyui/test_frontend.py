@@ -1,5 +1,6 @@
 """The pack in the browser: what web/*.js adds to the nodes, and what a person does with the nodes there, by real clicks. Pictures of it: out/screenshots/."""
 
+import base64
 import io
 import json
 import re
@@ -640,3 +641,17 @@ def test_the_saved_file_is_named_on_the_node(shown):
     keep_node(shown, "SaveNoiseMaps", "saved")
     saved = shown.page.evaluate("() => app.graph.nodes.find(node => node.type === 'SaveNoiseMaps').serialize().widgets_values")
     assert saved == ["noise_maps/maps", "full"]
+
+
+def test_a_saved_file_opens_its_workflow(page):
+    """As a file that is dropped on the canvas does."""
+    page.load(PACK / "example_workflows" / "Keep noise maps for another day.json")
+    nodes = sorted(page.node_types())
+    [entry] = [output.ui["noise_maps"][0] for output in page.queue().outputs.values() if "noise_maps" in output.ui]
+    file = base64.b64encode(page.server.view(entry)).decode()
+    page.load(PACK / "example_workflows" / "Shift a picture.json")
+    assert sorted(page.node_types()) != nodes
+    drop = "([name, data]) => app.handleFile(new File([Uint8Array.from(atob(data), character => character.charCodeAt(0))], name))"
+    page.page.evaluate(drop, [entry["filename"], file])
+    page.page.wait_for_function("count => app.graph.nodes.length === count", arg=len(nodes))
+    assert sorted(page.node_types()) == nodes
