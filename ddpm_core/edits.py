@@ -13,7 +13,7 @@ from .inversion import item_noise
 from .maps import NoiseMaps
 
 FILLS = ("noise", "wrap")
-FLIPS = ("left-right", "upside down")
+FLIPS = {"left-right": -1, "upside down": -2}
 
 
 def shift(maps: NoiseMaps, dx: int, dy: int, *, fill: str = "noise", seed: int = 0) -> NoiseMaps:
@@ -54,13 +54,12 @@ def shift(maps: NoiseMaps, dx: int, dy: int, *, fill: str = "noise", seed: int =
     return dataclasses.replace(maps, **fields, mask=mask, pull=pull)
 
 
-def flip(maps: NoiseMaps, axis: str) -> NoiseMaps:
+def flip(maps: NoiseMaps, direction: str) -> NoiseMaps:
     """Mirror the picture: everything that the maps hold, "left-right" or "upside down"."""
-    if axis not in FLIPS:
-        raise ValueError(f"axis must be one of {', '.join(FLIPS)}; got {axis!r}.")
-    dim = -1 if axis == "left-right" else -2
+    if direction not in FLIPS:
+        raise ValueError(f"direction must be one of {', '.join(FLIPS)}; got {direction!r}.")
     held = {name: getattr(maps, name) for name in ("latents", "residuals", "predictions", "mask", "pull")}
-    return dataclasses.replace(maps, **{name: None if tensor is None else tensor.flip(dim) for name, tensor in held.items()})
+    return dataclasses.replace(maps, **{name: None if tensor is None else tensor.flip(FLIPS[direction]) for name, tensor in held.items()})
 
 
 def fresh_noise(maps: NoiseMaps, seed: int, count: int) -> Tensor:

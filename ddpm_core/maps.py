@@ -17,7 +17,7 @@ from .steps import Process, Solver, Step, schedule
 
 FORMAT = "edit-friendly-noise-maps"
 VERSION = "1"
-MOST_STEPS = 10_000  # that a file may hold
+MOST_STEPS = 10_000  # of a whole schedule: what a file says of itself must not decide how much is drawn
 _TENSORS = ("sigmas", "latents", "residuals", "predictions")
 _OPTIONAL = ("mask", "pull")
 _HALVED = ("latents", "residuals", "predictions")
@@ -64,6 +64,10 @@ class NoiseMaps:
         _check_values(self)
         if self.skipped < 0:
             raise ValueError(f"skipped must be 0 or more; got {self.skipped}.")
+        if self.total_steps > MOST_STEPS:
+            raise ValueError(f"maps may have at most {MOST_STEPS} steps, the skipped ones included; got {self.total_steps}.")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must lie in [0, 2^64); got {self.seed}.")
 
     @property
     def steps(self) -> list[Step]:
@@ -167,7 +171,7 @@ class NoiseMaps:
         except KeyError as error:
             raise ValueError(f"{path} must name eta, solver, process, seed and skipped in its header; {error} is missing.") from error
         except ValueError as error:
-            raise ValueError(f"{path} does not hold valid noise maps: {error}") from error
+            raise ValueError(f"{path} does not hold valid noise maps: {str(error)[:400]}") from error
 
 
 def _widened(name: str, tensor: Tensor) -> Tensor:
@@ -179,23 +183,30 @@ def _widened(name: str, tensor: Tensor) -> Tensor:
 def _check_header(path, meta: Mapping[str, str], file, limit: float) -> None:
     """``file`` is an open safetensors file; nothing but its header is read."""
     if meta.get("format") != FORMAT:
-        raise ValueError(f"{path} must be a noise maps file (format {FORMAT!r}); its header says {meta.get('format')!r}.")
+        raise ValueError(f"{path} must be a noise maps file (format {FORMAT!r}); its header says {_short(meta.get('format'))}.")
     if meta.get("version") != VERSION:
-        raise ValueError(f"{path} must have format version {VERSION!r}; it has {meta.get('version')!r}. Update the node pack, or make the maps again.")
+        raise ValueError(f"{path} must have format version {VERSION!r}; it has {_short(meta.get('version'))}. Update the node pack, or make the maps again.")
     names, expected = set(file.keys()), set(_TENSORS)
     if names - set(_OPTIONAL) != expected:
-        raise ValueError(f"{path} must hold the tensors {sorted(expected)}, and may hold {' and '.join(_OPTIONAL)}; it holds {sorted(names)}.")
+        raise ValueError(f"{path} must hold the tensors {sorted(expected)}, and may hold {' and '.join(_OPTIONAL)}; it holds {_short(sorted(names))}.")
+    needed = 0
     for name in sorted(names):
-        dtype = file.get_slice(name).get_dtype()
+        tensor = file.get_slice(name)
+        dtype, shape = tensor.get_dtype(), tensor.get_shape()
         allowed = _STORED.get(name, ("F32", "F64"))
         if dtype not in allowed:
             raise ValueError(f"{path} must hold {name} as {' or '.join(allowed)}; it holds {dtype}.")
-    shape = file.get_slice("sigmas").get_shape()
-    if len(shape) != 1 or shape[0] > MOST_STEPS + 1:
-        raise ValueError(f"{path} must hold sigmas of shape (S+1,) for at most {MOST_STEPS} steps; got {tuple(shape)}.")
-    needed = sum(8 * math.prod(file.get_slice(name).get_shape()) for name in names)  # at most: as float64
+        if name == "sigmas" and (len(shape) != 1 or shape[0] > MOST_STEPS + 1):
+            raise ValueError(f"{path} must hold sigmas of shape (S+1,) for at most {MOST_STEPS} steps; got {tuple(shape)}.")
+        needed += math.prod(shape) * (8 if dtype == "F64" or name == "residuals" else 4)
     if needed > limit:
-        raise ValueError(f"{path} holds maps that take up to {needed / 1e9:.1f} GB of memory; {limit / 1e9:.1f} GB are free.")
+        raise ValueError(f"{path} holds maps that take {needed / 1e6:.0f} MB of memory; {limit / 1e6:.0f} MB are free.")
+
+
+def _short(value) -> str:
+    """What a file says, for an error: a hostile one may say megabytes."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
 
 
 def _check_values(maps: NoiseMaps) -> None:

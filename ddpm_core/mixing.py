@@ -20,24 +20,26 @@ from .maps import NoiseMaps
 
 
 def scale(maps: NoiseMaps, share: float, *, start: float = 100, end: float = 0, seed: int = 0) -> NoiseMaps:
-    """Keep a ``share`` of the structure in the steps from ``start`` down to ``end``: less of it, more freedom for the model.
+    """Keep a ``share`` s of the structure in the steps from ``start`` down to ``end``: less of it, more freedom for the model.
 
-    share       in [0, 1]: 1 is the maps as they are; at 0 the noise is as native sampling would have it (share n + sqrt(1 - share^2) native n, so that
-                its level stays), and nothing leads back to the picture
+        own' = s own,    n' = s n + sqrt(1 - s^2) m at the level of n,    m: noise as native sampling would have walked it
+
+    share       in [0, 1]: 1 is the maps as they are; at 0 nothing leads back to the picture
     start, end  t in per cent of the schedule's steps, 100 is the noisy end
-    seed        of the native noise
+    seed        of m; changes of maps that follow each other should have different ones
 
-    A colour push is scaled with the rest: push afterwards. Raises ValueError.
+    A colour push is scaled with the rest: push afterwards. Predictions are scaled too, since a later skip takes the history of a second-order step from
+    them. Raises ValueError.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"The share of structure that is kept must lie in [0, 1]; got {share:g}.")
-    chosen = steps_between(maps, start, end)
+    shares = _per_level(maps, [share if inside else 1.0 for inside in steps_between(maps, start, end)])
     own, noise = _parts(maps)
-    shares = _per_level(maps, [share if inside else 1.0 for inside in chosen])
-    native = _native(maps, seed)
-    changed = shares * noise + (1 - shares**2).sqrt() * native
-    pull = None if maps.pull is None else maps.pull * shares[:-1].to(maps.pull)
-    return _whole(maps, shares[:-1] * own, maps.latents.double() - noise + changed, changed, pull=pull)
+    changed = _together(noise, shares, _native(maps, seed), (1 - shares**2).sqrt())
+    changes = {"predictions": (shares[:-1] * maps.predictions).to(maps.predictions)}
+    if maps.pull is not None:
+        changes["pull"] = maps.pull * shares[:-1].to(maps.pull)
+    return _whole(maps, shares[:-1] * own, maps.latents.double() - noise + changed, changed, **changes)
 
 
 def mix(maps: NoiseMaps, other: NoiseMaps, amount: float, *, start: float = 100, end: float = 0, mask: Tensor | None = None) -> NoiseMaps:
@@ -47,12 +49,12 @@ def mix(maps: NoiseMaps, other: NoiseMaps, amount: float, *, start: float = 100,
     start, end  t in per cent of the schedule's steps, 100 is the noisy end
     mask        (1 or B, 1, *S) in [0, 1], default everywhere
 
-    Steps that one of them skipped are skipped. Where the noise of both is not the same (another seed), the blend has its level raised to that of its parts.
-    Raises ValueError for maps that do not belong together.
+    With the weights w of a step, inside the mask, all parts are blended as (1 - w) ours + w theirs; the noise keeps its level, also where that of another
+    seed would partly cancel. Steps that one of them skipped are skipped. Raises ValueError for maps that do not belong together.
     """
     if not 0 <= amount <= 1:
         raise ValueError(f"The amount of the other maps must lie in [0, 1]; got {amount:g}.")
-    maps, other = _same_start(maps, other)
+    maps, other = same_start(maps, other)
     chosen = steps_between(maps, start, end)
     weights = _per_level(maps, [amount if inside else 0.0 for inside in chosen])
     if mask is not None:
@@ -63,7 +65,7 @@ def mix(maps: NoiseMaps, other: NoiseMaps, amount: float, *, start: float = 100,
     (own, noise), (other_own, other_noise) = _parts(maps), _parts(other)
     clean = maps.latents.double() - noise
     clean = torch.lerp(clean, other.latents.double() - other_noise, weights)
-    noise = _blended_noise(noise, other_noise, weights)
+    noise = _together(noise, 1 - weights, other_noise, weights)
     edits = {}
     for name, absent, share in (("mask", 1.0, weights[-1]), ("pull", 0.0, weights[:-1])):
         ours, theirs = getattr(maps, name), getattr(other, name)
@@ -80,6 +82,7 @@ def _per_level(maps: NoiseMaps, values: list[float]) -> Tensor:
 
 
 def _carry(maps: NoiseMaps) -> Tensor:
+    """(S, 1, ..., 1)"""
     return per_step(maps, [step.carry for step in maps.steps])
 
 
@@ -91,27 +94,31 @@ def _parts(maps: NoiseMaps) -> tuple[Tensor, Tensor]:
 
 
 def _whole(maps: NoiseMaps, own: Tensor, latents: Tensor, noise: Tensor, **changes) -> NoiseMaps:
+    """The maps with the parts own (S, B, C, *S) and noise (S+1, B, C, *S), on the path ``latents``."""
     residuals = own + noise[1:] - _carry(maps) * noise[:-1]
     return dataclasses.replace(maps, latents=latents.to(maps.latents), residuals=residuals, **changes)
 
 
 def _native(maps: NoiseMaps, seed: int) -> Tensor:
     """Noise (S+1, B, C, *S) as sampling would have walked it: from the first level on each step carries what there is and adds up z."""
-    drawn = fresh_noise(maps, seed, len(maps.residuals))
+    drawn = fresh_noise(maps, seed, 3 * len(maps.residuals))[-len(maps.residuals) :]  # apart from what a shift with this seed draws
     native = [maps.steps[0].sigma * drawn[0]]
     for step, z in zip(maps.steps[:-1], drawn[1:]):
         native.append(step.carry * native[-1] + step.up * z)
     return torch.stack([*native, torch.zeros_like(native[0])])
 
 
-def _blended_noise(noise: Tensor, other: Tensor, weights: Tensor) -> Tensor:
-    """lerp, divided by what it does to the standard deviation of parts that correlate as these do; 1 for the same noise."""
-    correlation = torch.cosine_similarity(noise.flatten(1), other.flatten(1)).view(-1, *[1] * (noise.dim() - 1)).clamp(0, 1)
-    size = ((1 - weights) ** 2 + weights**2 + 2 * weights * (1 - weights) * correlation).sqrt()
-    return torch.lerp(noise, other, weights) / size
+def _together(noise: Tensor, weight: Tensor, other: Tensor, other_weight: Tensor) -> Tensor:
+    """(a n + b m) / sqrt(a^2 + b^2 + 2 a b rho) for noise n, m (S+1, B, C, *S): parts that cancel or agree do not change its level.
+
+    rho is their correlation in a whole picture at a level, item by item.
+    """
+    rho = torch.cosine_similarity(noise.flatten(2), other.flatten(2), dim=-1).view(*noise.shape[:2], *[1] * (noise.dim() - 2))
+    size = (weight**2 + other_weight**2 + 2 * weight * other_weight * rho).clamp(min=0.01).sqrt()
+    return (weight * noise + other_weight * other) / size
 
 
-def _same_start(maps: NoiseMaps, other: NoiseMaps) -> tuple[NoiseMaps, NoiseMaps]:
+def same_start(maps: NoiseMaps, other: NoiseMaps) -> tuple[NoiseMaps, NoiseMaps]:
     """Both from the later of their first steps on. Raises ValueError where they do not belong together."""
     for name in ("process", "solver", "eta", "total_steps"):
         ours, theirs = (getattr(m, name) for m in (maps, other))

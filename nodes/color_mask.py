@@ -69,7 +69,7 @@ class ColorMaskEdit(io.ComfyNode):
             )
         with naming(NODE, "mask", "Look at what makes the mask."):
             mask = latent_mask(mask, shape)
-        with naming(NODE, "start", "Lower start and end, or lower skip on EditFriendlyInvert."):
+        with naming(NODE, "start", "Lower start and end, or lower skip of the inversion."):
             return io.NodeOutput(push_color(noise_maps, target, mask, strength=strength, start=start, end=end))
 
 

@@ -162,7 +162,7 @@ def skipped(node: str, maps: NoiseMaps, skip: int) -> NoiseMaps:
             node,
             "skip",
             f"the picture was inverted from step {maps.skipped} on, so skip must be {maps.skipped} or more, or -1 for the same; got {skip}.",
-            f"Raise it to {maps.skipped}, or lower skip on EditFriendlyInvert to {skip}.",
+            f"Raise it to {maps.skipped}, or lower skip of the inversion to {skip}.",
         )
     if skip >= maps.total_steps:
         raise NodeError(node, "skip", f"it must be less than the {maps.total_steps} steps of the maps; got {skip}.", "Lower it.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from functools import lru_cache
 from pathlib import Path
 
 import comfy.model_management
@@ -13,7 +15,7 @@ from comfy_api.latest import io
 from safetensors import SafetensorError, safe_open
 
 from ..ddpm_core import NoiseMaps
-from ..ddpm_core.maps import FORMAT
+from ..ddpm_core.maps import FORMAT, NotFinite
 from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, naming
 
 NODE = "SaveNoiseMaps"
@@ -51,20 +53,25 @@ class SaveNoiseMaps(io.ComfyNode):
     @classmethod
     def execute(cls, noise_maps, filename_prefix, precision, **kwargs) -> io.NodeOutput:
         check_maps(NODE, noise_maps)
-        target = folder_paths.get_output_directory()
         try:
-            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, target)
-            path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
-            with naming(NODE, "precision", "Choose full."):
-                noise_maps.save(path, _workflow(cls.hidden), half=precision == "half")
-        except (OSError, SafetensorError) as error:
-            raise NodeError(NODE, "filename_prefix", f"writing failed: {error}.", "Is the disk full, or the folder not yours to write to?") from error
-        except NodeError:
-            raise
-        except Exception as error:  # what ComfyUI raises for a prefix that leads out of its output folder
+            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
+        except OSError as error:
+            raise _unwritten(filename_prefix, error) from error
+        except Exception as error:  # what ComfyUI raises for a prefix that leads out of its output folder, and for one that is no name
             raise NodeError(NODE, "filename_prefix", f"it must name a file inside the output folder; got {filename_prefix!r}.", "Take out the ..") from error
+        path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
+        try:
+            noise_maps.save(path, _workflow(cls.hidden), half=precision == "half")
+        except NotFinite as error:
+            raise NodeError(NODE, "precision", str(error), "Choose full.") from error
+        except (OSError, SafetensorError, ValueError) as error:
+            raise _unwritten(filename_prefix, error) from error
         size = f"{path.name}: {path.stat().st_size / 1e6:.1f} MB"
         return io.NodeOutput(ui={"noise_maps": [{"filename": path.name, "subfolder": subfolder, "type": "output"}], "text": (size,)})
+
+
+def _unwritten(prefix: str, error: Exception) -> NodeError:
+    return NodeError(NODE, "filename_prefix", f"writing {prefix!r} failed: {error}.", "Is the disk full, or the folder not yours to write to?")
 
 
 def _workflow(hidden) -> dict[str, str]:
@@ -93,13 +100,16 @@ class LoadNoiseMaps(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file, **kwargs):
         try:
-            _path(file)
+            if file is not None:  # None: it comes over a wire, and execute will look
+                _path(file)
         except NodeError as error:
             return str(error)
         return True
 
     @classmethod
     def fingerprint_inputs(cls, file, **kwargs):
+        if file is None:
+            return ""
         status = _path(file).stat()
         return f"{file} {status.st_mtime_ns} {status.st_size}"
 
@@ -111,17 +121,20 @@ class LoadNoiseMaps(io.ComfyNode):
 
 
 def _path(name: str) -> Path:
-    """Where the file that the widget names lies. Raises NodeError for one that is absent or outside of ComfyUI's folders."""
+    """Where the file that the widget names lies. Raises NodeError for one that is absent or outside of ComfyUI's folders.
+
+    Names are judged before the disk is looked at, and links inside the folders are followed, as ComfyUI does.
+    """
     plain, folder = folder_paths.annotated_filepath(name)
-    folder = Path(folder or folder_paths.get_input_directory()).resolve()
+    folder = os.path.abspath(folder or folder_paths.get_input_directory())
+    path = os.path.abspath(os.path.join(folder, plain))
     try:
-        path = (folder / plain).resolve()
-        found = path.is_relative_to(folder) and path.is_file()
-    except (OSError, ValueError):  # no name for a file at all
+        found = os.path.commonpath((folder, path)) == folder and os.path.isfile(path)
+    except ValueError:  # another drive, or no name for a file at all
         found = False
     if not found:
         raise NodeError("LoadNoiseMaps", "file", f"there is no {name!r} in ComfyUI's input and output folders.", "Choose a file of the list, or upload one.")
-    return path
+    return Path(path)
 
 
 def _listed() -> list[str]:
@@ -129,11 +142,16 @@ def _listed() -> list[str]:
     found = []
     for folder, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
         paths = [*Path(folder).glob(f"*{SUFFIX}"), *Path(folder, FOLDER).rglob(f"*{SUFFIX}")]
-        found += [path.relative_to(folder).as_posix() + mark for path in sorted(paths) if _holds_maps(path)]
+        for path in sorted(paths):
+            status = path.stat()
+            if _holds_maps(path, status.st_mtime_ns, status.st_size):
+                found.append(path.relative_to(folder).as_posix() + mark)
     return found
 
 
-def _holds_maps(path: Path) -> bool:
+@lru_cache(maxsize=10_000)
+def _holds_maps(path: Path, changed: int, size: int) -> bool:
+    """Whether a file's header says so; asked again when the file has changed."""
     try:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT

@@ -18,7 +18,7 @@ class FlipNoiseMaps(io.ComfyNode):
             description="Mirror the picture before it is edited, with no new inversion.",
             inputs=[
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
-                io.Combo.Input("direction", options=list(edits.FLIPS), default=edits.FLIPS[0], tooltip="A mirror, or top and bottom swapped."),
+                io.Combo.Input("direction", options=list(edits.FLIPS), default="left-right", tooltip="A mirror, or top and bottom swapped."),
             ],
             outputs=[NoiseMapsType.Output(id="flipped", display_name="flipped_maps", tooltip="The mirrored maps, for Noise Map Edit or another edit of maps.")],
         )

@@ -7,8 +7,9 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io
 
-from ..ddpm_core import NoiseMaps, Process, Solver, rivals, schedule
+from ..ddpm_core import NoiseMaps, Process, Solver, schedule
 from ..ddpm_core.maps import check_finite
+from ..ddpm_core.rivals import INVERSIONS as ALL_INVERSIONS
 from ..ddpm_core.rivals import invert_by
 from .sampling import (
     NOISE_MAPS_TOOLTIP,
@@ -34,7 +35,7 @@ SKIP = (
     "An edit can skip more than the inversion, not less."
 )
 SEED = "Seed of the maps. Every seed gives the picture back exactly; edits differ a little from seed to seed."
-INVERSIONS = [method for method in rivals.INVERSIONS if method != "sdedit"]  # which needs no node: it is KSampler with denoise below 1
+INVERSIONS = [method for method in ALL_INVERSIONS if method != "sdedit"]  # which needs no node: it is KSampler with denoise below 1
 
 
 def _eta_input() -> io.Float.Input:
@@ -72,7 +73,7 @@ def _inversion_input() -> io.Combo.Input:
         "inversion",
         options=INVERSIONS,
         default=INVERSIONS[0],
-        optional=True,  # prompts made before it was there run as they are
+        optional=True,  # EditFriendlyInvert had prompts before it had this
         tooltip="edit-friendly is the paper's. The others are there to compare with: native walks the path that sampling would have walked "
         "(CycleDiffusion): fewer edits succeed where as much is kept; ddim has no noise maps: eta is 0 and the solver first_order "
         "whatever the widgets say, and "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ddpm_core import mix
-from ..ddpm_core.edits import steps_between
+from ..ddpm_core.mixing import same_start
 from .sampling import NOISE_MAPS_TOOLTIP, NoiseMapsType, check_maps, latent_mask, naming, window_inputs
 
 NODE = "MixNoiseMaps"
@@ -36,9 +36,9 @@ class MixNoiseMaps(io.ComfyNode):
         check_maps(NODE, other_maps, "other_maps")
         with naming(NODE, "mask", "Look at what makes the mask."):
             mask = None if mask is None else latent_mask(mask, noise_maps.latents.shape[1:])
-        with naming(NODE, "start", "Lower end, or raise start; 100 and 0 are all steps."):
-            steps_between(noise_maps, start, end)
         with naming(NODE, "other_maps", "Invert both pictures in one size with the same settings."):
+            noise_maps, other_maps = same_start(noise_maps, other_maps)
+        with naming(NODE, "start", "Lower end, or raise start; 100 and 0 are all steps."):
             return io.NodeOutput(mix(noise_maps, other_maps, amount, start=start, end=end, mask=mask))
 
 

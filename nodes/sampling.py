@@ -154,7 +154,7 @@ def both_masks(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 def is_stock_guider(guider) -> bool:
     """Whether a guider is ComfyUI's own, which takes a timestep for each item of the batch. Modules of its extra nodes are named by their path."""
     module = type(guider).__module__
-    return module == "comfy.samplers" or re.split(r"[/\\.]", module)[-1] == "nodes_custom_sampler"
+    return module == "comfy.samplers" or re.split(r"[/\\.]", module)[-2:] == ["comfy_extras", "nodes_custom_sampler"]
 
 
 def one_timestep_a_call(guider, batch: int) -> bool:

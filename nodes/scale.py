@@ -31,7 +31,7 @@ class ScaleNoiseMaps(io.ComfyNode):
                     "0.7 to 0.95 is useful. Beyond the paper.",
                 ),
                 *window_inputs("scaled", 100.0, 0.0),
-                seed_input("Seed of the fresh noise."),
+                seed_input("Seed of the fresh noise. Changes of maps in a chain need different ones."),
             ],
             outputs=[NoiseMapsType.Output(id="scaled", display_name="scaled_maps", tooltip="The scaled maps, for Noise Map Edit or another edit of maps.")],
         )

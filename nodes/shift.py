@@ -27,7 +27,7 @@ class ShiftNoise(io.ComfyNode):
                     default="noise",
                     tooltip="What comes into the vacated cells: fresh noise, from which the model draws, or what left at the other side.",
                 ),
-                seed_input("Seed of the fresh noise. Shifts in a chain need different ones."),
+                seed_input("Seed of the fresh noise. Changes of maps in a chain need different ones."),
             ],
             outputs=[NoiseMapsType.Output(id="shifted", display_name="shifted_maps", tooltip="The shifted maps, for Noise Map Edit or another edit of maps.")],
         )

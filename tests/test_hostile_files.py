@@ -108,6 +108,34 @@ def test_what_the_metadata_say(place, key, value):
     check_refused_or_sound(place, with_header({**HEADER, "__metadata__": meta}))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("skipped", "1000000"), ("skipped", str(10**11)), ("skipped", "-1"), ("seed", "-5"), ("seed", str(2**64)), ("eta", "1.5")]
+)
+def test_numbers_that_no_maps_have_are_refused(place, key, value):
+    """Such as one that would have a shift draw noise for a million steps."""
+    meta = {**HEADER["__metadata__"], key: value}
+    assert not check_refused_or_sound(place, with_header({**HEADER, "__metadata__": meta}))
+
+
+def test_an_error_is_short_whatever_the_file_says(place):
+    long = {**HEADER["__metadata__"], "version": "1" * 10**6}
+    many = {**HEADER, **{f"{i}": HEADER["sigmas"] for i in range(2000)}}
+    for header in ({**HEADER, "__metadata__": long}, {**HEADER, "__metadata__": {**long, "version": "1", "solver": "x" * 10**6}}, many):
+        place.write_bytes(with_header(header))
+        with pytest.raises(ValueError, match="must|does not") as caught:
+            NoiseMaps.load(place)
+        assert len(str(caught.value)) < 1000 + len(str(place))
+
+
+def test_the_limit_is_what_the_maps_take(place):
+    place.write_bytes(WHOLE)
+    maps = NoiseMaps.load(place)
+    needed = sum(tensor.nbytes for tensor in vars(maps).values() if isinstance(tensor, torch.Tensor))
+    assert NoiseMaps.load(place, limit=needed).seed == maps.seed
+    with pytest.raises(ValueError, match="of memory"):
+        NoiseMaps.load(place, limit=needed - 1)
+
+
 LOADER = """
 import resource, sys
 import torch
@@ -151,7 +179,7 @@ def consistent(steps: int, cells: int) -> tuple[dict, int]:
 @pytest.mark.parametrize(
     ("header", "size", "words"),
     [
-        (*consistent(20, 20_000_000), "take up to 9.8 GB of memory; 1.0 GB are free"),
+        (*consistent(20, 20_000_000), "take 6480 MB of memory; 1000 MB are free"),
         (*consistent(10_000_000, 1), "at most 10000 steps"),
         ({"__metadata__": HEADER["__metadata__"], **{str(i): {**HEADER["sigmas"]} for i in range(20_000)}}, 10**6, "must be a whole safetensors file"),
         ({**HEADER, "latents": {**HEADER["latents"], "shape": [2**40]}}, 2**33, "must be a whole safetensors file"),

@@ -7,7 +7,7 @@ import torch
 from fakes import ddpm_sigmas, flow_sigmas, gaussian, network
 from torch.testing import assert_close
 
-from ddpm_core import NoiseMaps, Process, Solver, flip, invert, mix, push_color, replay, scale
+from ddpm_core import NoiseMaps, Process, Solver, flip, invert, mix, push_color, replay, scale, shift
 
 X0, OTHER = torch.randn(2, 2, 4, 8, 10, generator=torch.Generator().manual_seed(1)).unbind()
 TENSORS = ("latents", "residuals", "predictions")
@@ -72,6 +72,27 @@ def test_steps_outside_the_window_stay():
     assert torch.equal(scaled.latents[16:], maps.latents[16:])
 
 
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_a_chain_of_changes_keeps_the_level_of_the_noise(seeds):
+    x0 = torch.zeros(1, 4, 96, 96)
+    maps = shift(invert(gaussian(), x0, SIGMAS), 70, 0, seed=seeds[0])
+    for changed in (scale(scale(maps, 0.8, seed=seeds[0]), 0.8, seed=seeds[1]), scale(maps, 0.7, seed=seeds[1])):
+        for step, latent in zip(changed.steps, changed.latents):
+            assert latent.std().item() == pytest.approx(step.sigma, rel=0.05)
+            assert latent[..., :70].std().item() == pytest.approx(step.sigma, rel=0.05)
+
+
+@pytest.mark.parametrize("solver", list(Solver))
+@pytest.mark.parametrize("later", [0, 5, 15])
+def test_scaled_to_nothing_no_skip_brings_the_picture_back(solver, later):
+    """Every step then adds what native sampling would add, whatever the picture was."""
+    x0 = 3 + torch.zeros(1, 4, 64, 64)
+    maps = scale(invert(network(), x0, SIGMAS, solver=solver), 0.0, seed=1).skip(later)
+    for step, residual in zip(maps.steps[:-1], maps.residuals):
+        assert residual.mean().abs().item() < 0.05 * max(step.up, 0.01)
+        assert residual.std().item() == pytest.approx(step.up, rel=0.05, abs=1e-3)
+
+
 def test_a_push_is_scaled_with_the_rest():
     maps = push_color(invert(gaussian(), X0, SIGMAS), X0 + 1, torch.ones(1, 1, 8, 10))
     assert_close(scale(maps, 0.5).pull, 0.5 * maps.pull)
@@ -107,6 +128,17 @@ def test_a_mix_of_the_same_noise_is_the_inversion_of_the_blended_picture(process
     denoise = gaussian(process=process)
     a, b, blend = (invert(denoise, x, levels(process), process=process, seed=4) for x in (X0, OTHER, 0.7 * X0 + 0.3 * OTHER))
     same(mix(a, b, 0.3), blend)
+
+
+def test_a_batch_is_mixed_as_its_items_alone():
+    a, b = (invert(gaussian(), x, SIGMAS, seed=4) for x in (X0, OTHER))
+    other = dataclasses.replace(b, latents=torch.cat((b.latents[:, :1], b.latents[:, 1:].flip(-1)), dim=1))  # the second one's noise is another
+    together = mix(a, other, 0.5)
+
+    def item(maps):
+        return dataclasses.replace(maps, **{name: getattr(maps, name)[:, 1:] for name in TENSORS})
+
+    same(mix(item(a), item(other), 0.5), item(together))
 
 
 @pytest.mark.parametrize("amount", [0.25, 0.5])
@@ -164,13 +196,13 @@ def test_a_mix_that_cannot_be_is_refused(options, words):
         mix(BASE, BASE, **options)
 
 
-@pytest.mark.parametrize(("axis", "dim"), [("left-right", -1), ("upside down", -2)])
-def test_a_flip_mirrors_the_picture_and_twice_is_the_identity(axis, dim):
+@pytest.mark.parametrize(("direction", "dim"), [("left-right", -1), ("upside down", -2)])
+def test_a_flip_mirrors_the_picture_and_twice_is_the_identity(direction, dim):
     maps = push_color(invert(gaussian(), X0, SIGMAS, mask=LEFT), X0, LEFT)
-    flipped = flip(maps, axis)
+    flipped = flip(maps, direction)
     assert_close(replay(gaussian(), flipped), replay(gaussian(), maps).flip(dim), **EXACT)
     assert torch.equal(flipped.mask, LEFT.flip(dim))
     for name in (*TENSORS, "mask", "pull"):
-        assert torch.equal(getattr(flip(flipped, axis), name), getattr(maps, name))
+        assert torch.equal(getattr(flip(flipped, direction), name), getattr(maps, name))
     with pytest.raises(ValueError, match="must be one of left-right, upside down; got 'x'"):
         flip(maps, "x")

@@ -1,4 +1,4 @@
-import { addElement, endStep, setWidget, widgetOf } from "./widgets.js";
+import { addElement, endStep, onChange, setWidget, widgetOf } from "./widgets.js";
 
 /** "#rrggbb" from what the node reads as a colour, or null. */
 function parseColor(text) {
@@ -34,4 +34,5 @@ export function addColorControl(node) {
     input.blur(); // in a focused input ComfyUI leaves Ctrl+Z to the browser
   });
   addElement(node, "pick_color", box, { getMinHeight: () => 26, getMaxHeight: () => 26, onDraw: follow });
+  onChange(node, ["color"], follow);
 }

@@ -1,6 +1,8 @@
 import { api } from "../../scripts/api.js";
 import { addElement, endStep, setWidget, showError, widgetOf } from "./widgets.js";
 
+const TOO_LARGE = "the file is larger than ComfyUI takes: copy it into ComfyUI's input folder, or start ComfyUI with --max-upload-size";
+
 const isMapsFile = (file) => file.name.toLowerCase().endsWith(".safetensors");
 
 /** Put a file into ComfyUI's input folder; its name there. */
@@ -8,6 +10,7 @@ async function upload(file) {
   const body = new FormData();
   body.append("image", file);
   const answer = await api.fetchApi("/upload/image", { method: "POST", body });
+  if (answer.status === 413) throw new Error(TOO_LARGE);
   if (!answer.ok) throw new Error(`the server answered ${answer.status} ${answer.statusText}`);
   const { name, subfolder } = await answer.json();
   return subfolder ? `${subfolder}/${name}` : name;

@@ -1,5 +1,5 @@
 import { app } from "../../scripts/app.js";
-import { addElement, endStep, setWidget, widgetOf } from "./widgets.js";
+import { addElement, endStep, onChange, setWidget, widgetOf } from "./widgets.js";
 
 const CELL = 8; // picture pixels in a latent cell
 const CELLS = 64; // across, where nothing tells
@@ -27,7 +27,8 @@ function findPicture(node) {
     if (!origin) return;
     const image = (isReroute || input.type === "IMAGE") && pictureAt(origin, link.origin_slot);
     if (image) return { image, cells: (width ?? image.naturalWidth) / CELL };
-    if (input.type === "IMAGE" && origin.type !== "Reroute") width ??= widgetOf(origin, "width")?.value || CELLS * CELL;
+    const set = input.type === "IMAGE" && widgetOf(origin, "width")?.value;
+    if (set > 0) width ??= set;
     node = origin;
   }
 }
@@ -57,10 +58,11 @@ export function addShiftPad(node) {
     if (!pad.clientWidth || !pad.clientHeight) return;
     const { image, cells, rows, cell, width, height, left, top } = layout();
     const style = getComputedStyle(pad);
-    const sharpness = devicePixelRatio * Math.max(1, app.canvas.ds.scale);
-    pad.width = pad.clientWidth * sharpness;
-    pad.height = pad.clientHeight * sharpness;
+    const sharpness = devicePixelRatio * Math.min(2, Math.max(1, app.canvas.ds.scale));
+    const size = [pad.clientWidth, pad.clientHeight].map((length) => Math.round(length * sharpness));
+    if (pad.width !== size[0] || pad.height !== size[1]) [pad.width, pad.height] = size;
     const context = pad.getContext("2d");
+    context.save();
     context.scale(sharpness, sharpness);
     context.fillStyle = style.getPropertyValue("--comfy-input-bg");
     context.fillRect(0, 0, pad.clientWidth, pad.clientHeight);
@@ -79,6 +81,7 @@ export function addShiftPad(node) {
       }
     }
     context.strokeRect(0, 0, width, height);
+    context.restore();
   }
 
   const limit = (value, cells) => Math.max(1 - cells, Math.min(cells - 1, value));
@@ -86,10 +89,10 @@ export function addShiftPad(node) {
     const { cells, rows } = layout();
     setWidget(x, limit(right, Math.floor(cells)));
     setWidget(y, limit(down, Math.floor(rows)));
-    draw();
   }
 
   let start = null;
+  box.addEventListener("pointerenter", draw); // the picture may have come since
   box.addEventListener("pointerdown", (event) => {
     if (event.button === 1) app.canvas.processMouseDown(event); // moves the canvas, as everywhere
     if (event.button !== 0) return;
@@ -118,6 +121,7 @@ export function addShiftPad(node) {
   box.addEventListener("wheel", (event) => app.canvas.processMouseWheel(event));
   new ResizeObserver(draw).observe(pad);
   addElement(node, "shift_pad", box, { getMinHeight: () => 180, onDraw: draw });
+  onChange(node, ["x", "y", "fill"], draw);
 }
 
 /** A line a cell, or every eighth where they would be too close. */

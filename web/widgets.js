@@ -12,6 +12,20 @@ export function addElement(node, name, element, options) {
   node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
 }
 
+/** Run now, and when these widgets, the links or the saved values of the node change: with Nodes 2.0 there is no `onDraw`. */
+export function onChange(node, names, run) {
+  for (const [owner, name] of [...names.map((name) => [widgetOf(node, name), "callback"]), [node, "onConnectionsChange"], [node, "onConfigure"]]) {
+    const before = owner[name];
+    owner[name] = function (...values) {
+      const answer = before?.apply(this, values);
+      node.updateComputedDisabled?.(); // older frontends do it whenever they draw, and have no such method
+      run();
+      return answer;
+    };
+  }
+  run();
+}
+
 /** Set a widget as a person would, unless something is connected to it. */
 export function setWidget(widget, value) {
   if (widget.computedDisabled || widget.value === value) return;

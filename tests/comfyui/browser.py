@@ -70,6 +70,7 @@ PLACE = """([left, top, margin, scale]) => {
     app.canvas.deselectAll?.()
     app.canvas.setDirty(true, true)
 }"""
+CLOSE_DIALOGS = "() => document.querySelectorAll('.p-dialog-close-button').forEach(button => button.click())"
 FRAMES = "count => new Promise(done => { const next = () => count-- > 0 ? requestAnimationFrame(next) : done(); next() })"
 
 
@@ -135,6 +136,8 @@ class Page:
         if "nodes" not in workflow:
             raise ValueError("a UI-format workflow has a list of nodes; this JSON has none (is it an API prompt?)")
         self.errors.clear()
+        self.page.evaluate(CLOSE_DIALOGS)
+        self.page.wait_for_function("() => !document.querySelector('.p-dialog-mask')")
         self.page.evaluate("() => app.extensionManager.toast.removeAll()")
         self.page.wait_for_function("() => !document.querySelector('.p-toast-message')")
         self.page.evaluate("workflow => app.loadGraphData(workflow)", workflow)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,25 +83,35 @@ def test_a_file_that_was_written_again_is_read_again(server):
     [
         "absent.safetensors",
         "../../secret.safetensors",
-        "/secret.safetensors",
+        "{secret}",
         "sub/../../../secret.safetensors [output]",
-        "link.safetensors",
         "a\0b.safetensors",
         "",
     ],
 )
 def test_files_outside_of_comfyuis_folders_are_not_read(server, name):
     secret = server.base.parent / "secret.safetensors"
-    link = server.base / "input" / "link.safetensors"
+    (server.base / "output" / "sub").mkdir(exist_ok=True)
     shutil.copy(KEPT, secret)
-    link.unlink(missing_ok=True)
-    link.symlink_to(secret)
     try:
-        words = refused(server, load=node("LoadNoiseMaps", file=name), edit={"noise_maps": ["load", 0]})
+        words = refused(server, load=node("LoadNoiseMaps", file=name.format(secret=secret)), edit={"noise_maps": ["load", 0]})
     finally:
         secret.unlink()
     assert "LoadNoiseMaps, input 'file'" in words
     assert "there is no" in words
+
+
+def test_a_linked_folder_is_listed_and_read(server, tmp_path):
+    """Output folders often lie on another disk. All that is listed can be loaded."""
+    shutil.copy(KEPT, tmp_path / "far.safetensors")
+    link = server.base / "input" / "noise_maps"
+    link.symlink_to(tmp_path, target_is_directory=True)
+    listed = server.object_info()["LoadNoiseMaps"]["input"]["required"]["file"][1]["options"]
+    assert "noise_maps/far.safetensors" in listed
+    for name in listed:
+        prompt = graph(load=node("LoadNoiseMaps", file=name), shown=node("MapsReport", noise_maps=["load", 0]))
+        assert json.loads(server.queue(prompt)["shown"].text[0])["sigmas"]["device"] == "cpu"
+    link.unlink()
 
 
 @pytest.mark.parametrize(
@@ -121,11 +132,13 @@ def test_a_file_that_holds_no_maps_for_this_model_is_refused(server, content, wo
     assert words in said
 
 
-@pytest.mark.parametrize("prefix", ["../../evil/maps", "/evil/maps"])
+@pytest.mark.parametrize("prefix", ["../../evil/maps", "/evil/maps", "a\0b"])
 def test_nothing_is_written_outside_of_the_output_folder(server, prefix):
     said = refused(server, save=node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix=prefix, precision="full"))
     assert "SaveNoiseMaps, input 'filename_prefix'" in said
     assert repr(prefix) in said
+    assert not (server.base.parent / "evil").exists()
+    assert not Path("/evil").exists()
 
 
 def other_scene():
