@@ -311,7 +311,7 @@ def test_run_button_and_live_previews(shown):
 
 
 @pytest.mark.parametrize("kind", ["EditFriendlyInvert", "NoiseMapEdit"])
-def test_cancel_stops_within_a_step_and_the_next_run_is_right(shown, kind):
+def test_cancel_stops_soon_and_the_next_run_is_right(shown, kind):
     def short_run():
         shown.load(template("Reconstruct a picture"))
         set_widgets(shown, "EditFriendlyInvert", steps=12, skip=4)
