@@ -21,7 +21,7 @@ def levels(process):
     return flow_sigmas(20) if process is Process.FLOW else SIGMAS
 
 
-def same(a: NoiseMaps, b: NoiseMaps):
+def check_same(a: NoiseMaps, b: NoiseMaps):
     for name in TENSORS:
         assert_close(getattr(a, name), getattr(b, name), **EXACT)
 
@@ -30,7 +30,7 @@ def same(a: NoiseMaps, b: NoiseMaps):
 @pytest.mark.parametrize("solver", list(Solver))
 def test_scale_1_leaves_the_maps_as_they_are(process, solver):
     maps = invert(network(process=process), X0, levels(process), skip=3, solver=solver, process=process)
-    same(scale(maps, 1.0, seed=5), maps)
+    check_same(scale(maps, 1.0, seed=5), maps)
 
 
 @PROCESSES
@@ -107,9 +107,9 @@ def test_a_share_outside_0_and_1_is_refused(share):
 @PROCESSES
 def test_nothing_and_all_of_the_other_maps(process):
     a, b = (invert(network(process=process), x, levels(process), skip=skip, process=process, seed=skip) for x, skip in ((X0, 2), (OTHER, 5)))
-    same(mix(a, b, 0.0), a.skip(5))
-    same(mix(a, b, 1.0), b)
-    same(mix(b, a, 1.0), a.skip(5))
+    check_same(mix(a, b, 0.0), a.skip(5))
+    check_same(mix(a, b, 1.0), b)
+    check_same(mix(b, a, 1.0), a.skip(5))
 
 
 @PROCESSES
@@ -127,7 +127,7 @@ def test_a_mix_of_the_same_noise_is_the_inversion_of_the_blended_picture(process
     """So it is for a linear denoiser."""
     denoise = gaussian(process=process)
     a, b, blend = (invert(denoise, x, levels(process), process=process, seed=4) for x in (X0, OTHER, 0.7 * X0 + 0.3 * OTHER))
-    same(mix(a, b, 0.3), blend)
+    check_same(mix(a, b, 0.3), blend)
 
 
 def test_a_batch_is_mixed_as_its_items_alone():
@@ -138,7 +138,7 @@ def test_a_batch_is_mixed_as_its_items_alone():
     def item(maps):
         return dataclasses.replace(maps, **{name: getattr(maps, name)[:, 1:] for name in TENSORS})
 
-    same(mix(item(a), item(other), 0.5), item(together))
+    check_same(mix(item(a), item(other), 0.5), item(together))
 
 
 @pytest.mark.parametrize("amount", [0.25, 0.5])

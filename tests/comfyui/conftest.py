@@ -1,9 +1,12 @@
 """One ComfyUI and one browser for all the tests here; where they are absent the tests are skipped, and the last lines of the run say so."""
 
+import re
+
 import pytest
 
 from tests.comfyui import browser as browser_module
 from tests.comfyui import server as server_module
+from tests.comfyui.on_page import EMPTY
 
 HOW_TO_COMFYUI = "install ComfyUI in ~/comfy/ComfyUI with a .venv inside (or set COMFYUI_PATH and COMFYUI_PYTHON)"
 HOW_TO_BROWSER = "pip install playwright, and apt-get install chromium (or set CHROMIUM)"
@@ -25,6 +28,21 @@ def page(server):
         pytest.skip(f"COMFYUI'S FRONTEND NOT TESTED: {reason}; {HOW_TO_BROWSER}")
     with browser_module.Page(server) as opened:
         yield opened
+
+
+@pytest.fixture
+def no_errors(page):
+    yield
+    # Help pages are looked for in the reader's language first.
+    assert [error for error in page.our_errors() if not re.search(r"/docs/\w+/en\.md$", error["url"])] == []
+
+
+@pytest.fixture
+def shown(page, no_errors):
+    """The page with everything that is on it, and an empty graph."""
+    page.load(EMPTY)
+    with page.whole():
+        yield page
 
 
 def pytest_itemcollected(item):

@@ -1,0 +1,386 @@
+"""The controls that web/*.js adds to the nodes: the colour, the shift pad, the files. Pictures of them: out/screenshots/."""
+
+import base64
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.comfyui.on_page import AT, FRAMES, NODE, PAD, add, at_widget, inputs, keep_node, near, pad_picture, set_widgets, show, template, undo, values
+from tests.comfyui.server import PACK
+from tests.comfyui.test_nodes import graph, node, pictures
+
+RED, BLUE = (220, 20, 40), (40, 60, 200)
+
+# The picture of a LoadImage through the VAE into the maps, and through a reroute to the shift.
+CONNECT = """file => {
+    const add = (kind, x) => { const node = LiteGraph.createNode(kind); node.pos = [x, 100]; app.graph.add(node); return node }
+    const kinds = ['LoadImage', 'VAEEncode', 'EditFriendlyInvert', 'Reroute', 'ShiftNoise']
+    const [picture, encode, invert, reroute, shift] = kinds.map((kind, i) => add(kind, 350 * i))
+    picture.widgets[0].value = file
+    picture.widgets[0].callback(file)
+    picture.connect(0, encode, 0)
+    encode.connect(0, invert, invert.inputs.findIndex(input => input.name === 'latent'))
+    invert.connect(0, reroute, 0)
+    reroute.connect(0, shift, 0)
+}"""
+
+
+# --- the colour control ---
+
+
+def test_the_colour_control_and_the_text_follow_each_other(shown):
+    add(shown, "ColorMaskEdit")
+    control = shown.page.locator("input[type=color]")
+    assert control.input_value() == "#1e90ff"
+    control.fill("#12ab34")
+    assert inputs(shown, "ColorMaskEdit")["color"] == "#12ab34"
+    keep_node(shown, "ColorMaskEdit", "colour-control")
+    for typed, expected in (("#f80", "#ff8800"), (" AbCdEf ", "#abcdef"), ("0a0", "#00aa00")):
+        type_into(shown, "ColorMaskEdit", "color", typed)
+        assert inputs(shown, "ColorMaskEdit")["color"] == typed
+        assert control.input_value() == expected
+        assert control.get_attribute("aria-invalid") == "false"
+    type_into(shown, "ColorMaskEdit", "color", "green")
+    assert control.input_value() == "#00aa00"
+    assert control.get_attribute("aria-invalid") == "true"
+    assert shown.page.get_by_title('"green" is not a colour').is_visible()
+    keep_node(shown, "ColorMaskEdit", "colour-control-invalid")
+    control.fill("#0000ff")
+    assert inputs(shown, "ColorMaskEdit")["color"] == "#0000ff"
+    undo(shown)
+    assert values(shown, "ColorMaskEdit")["color"] == "green"
+
+
+def test_the_colour_control_needs_no_drawing_of_the_canvas(shown):
+    """As with Nodes 2.0: everything within one call, between two frames."""
+    found = shown.page.evaluate(
+        """() => {
+            const node = LiteGraph.createNode('ColorMaskEdit'), [input] = node.widgets.at(-1).element.querySelectorAll('input')
+            const text = node.widgets.find(widget => widget.name === 'color'), look = () => [input.value, input.parentElement.style.background]
+            const looks = [look()], saved = node.serialize()
+            text.value = '#f80'
+            text.callback(text.value)
+            looks.push(look())
+            saved.widgets_values = saved.widgets_values.map(value => value === '#1e90ff' ? '#0a0' : value)
+            node.configure(saved)
+            looks.push(look())
+            return looks
+        }"""
+    )
+    assert found == [["#1e90ff", "rgb(30, 144, 255)"], ["#ff8800", "rgb(255, 136, 0)"], ["#00aa00", "rgb(0, 170, 0)"]]
+
+
+def test_the_colour_control_rests_while_the_text_is_connected(shown):
+    add(shown, "ColorMaskEdit")
+    control = shown.page.locator("input[type=color]")
+    assert control.is_enabled()
+    shown.page.evaluate(
+        """() => {
+            const [node] = app.graph.nodes, origin = LiteGraph.createNode('PrimitiveString')
+            app.graph.add(origin)
+            origin.connect(0, node, node.inputs.findIndex(slot => slot.name === 'color'))
+        }"""
+    )
+    shown.page.evaluate(FRAMES)
+    assert control.is_disabled()
+
+
+def type_into(page, kind, name, text):
+    """As a person: a click on the widget opens a field."""
+    page.page.mouse.click(*at_widget(page, kind, name))
+    field = page.page.locator(".graphdialog input.value")
+    field.fill(text)
+    field.press("Enter")
+    page.page.evaluate(FRAMES)
+
+
+def test_a_picked_colour_arrives_in_the_picture(shown):
+    shown.load(template("Push a colour into a region"))
+    show(shown, "ColorMaskEdit")
+    shown.page.locator("input[type=color]").fill("#8020c0")
+    history = shown.queue()
+    prompt = shown.server.get(f"/history/{history.prompt_id}")[history.prompt_id]["prompt"][2]
+    assert [entry["inputs"]["color"] for entry in prompt.values() if entry["class_type"] == "ColorMaskEdit"] == ["#8020c0"]
+    red, green, blue = color_inside(history, prompt)
+    assert blue > green + 30
+    assert red > green + 10
+    shown.page.evaluate(FRAMES)
+    shown.keep("colour-picked")
+
+
+def color_inside(history, prompt):
+    """The mean colour of the edited picture inside the mask; each is known by what its preview hangs on."""
+    shown = {
+        prompt[entry["inputs"].get("images", [node_id])[0]]["class_type"]: history[node_id] for node_id, entry in prompt.items() if node_id in history.outputs
+    }
+    [edited], [mask] = shown["VAEDecode"].images, shown["MaskPreview"].images
+    return np.asarray(edited.convert("RGB"), dtype=float)[np.asarray(mask.convert("L")) > 200].mean(0)
+
+
+# --- the shift pad ---
+
+
+def pad_with_picture(page):
+    """A graph whose pad shows a red square on blue, 192 pixels; the size of a cell on the screen."""
+    picture = Image.new("RGB", (192, 192), BLUE)
+    picture.paste(RED, (64, 64, 128, 128))
+    picture.save(page.server.base / "input" / "square.png")
+    page.page.evaluate("() => app.refreshComboInNodes()")
+    page.page.evaluate(CONNECT, "square.png")
+    show(page, "ShiftNoise")
+    page.page.wait_for_function("() => app.graph.nodes.find(node => node.type === 'LoadImage').imgs?.[0].complete")
+    page.page.evaluate(FRAMES)
+    frame = page.page.locator(f"{PAD} canvas").bounding_box()
+    return min(frame["width"], frame["height"]) / 24
+
+
+def centre(page):
+    """Where the red square lies in the pad, in pixels of the screen."""
+    rows, columns = near(pad_picture(page), RED).nonzero()
+    return np.array([columns.mean(), rows.mean()])
+
+
+def shift(found):
+    return found["x"], found["y"]
+
+
+def drag(page, right, down, button="left"):
+    frame = page.page.locator(PAD).bounding_box()
+    x, y = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+    page.page.mouse.move(x, y)
+    page.page.mouse.down(button=button)
+    page.page.mouse.move(x + right, y + down, steps=6)
+    page.page.mouse.up(button=button)
+    page.page.evaluate(FRAMES)
+
+
+def test_dragging_the_picture_sets_the_shift(shown):
+    cell = pad_with_picture(shown)
+    place = shown.page.evaluate("() => [app.graph.nodes.map(node => [...node.pos]), [...app.canvas.ds.offset]]")
+    before = centre(shown)
+    drag(shown, 3 * cell, -2 * cell)
+    assert shift(inputs(shown, "ShiftNoise")) == (3, -2)
+    np.testing.assert_allclose(centre(shown) - before, [3 * cell, -2 * cell], atol=1.5)
+    keep_node(shown, "ShiftNoise", "shift-pad")
+    drag(shown, -4.4 * cell, 0)
+    assert shift(inputs(shown, "ShiftNoise")) == (-1, -2)
+    drag(shown, 100 * cell, 0)
+    assert values(shown, "ShiftNoise")["x"] == 23, "the last shift that leaves a part of the picture"
+    assert shown.page.evaluate("() => [app.graph.nodes.map(node => [...node.pos]), [...app.canvas.ds.offset]]") == place, "the node or the canvas moved too"
+    for step in ((-1, -2), (3, -2)):
+        for _ in range(3):  # ComfyUI counts what it does itself, such as making a node larger, as steps too
+            undo(shown)
+            if shift(values(shown, "ShiftNoise")) == step:
+                break
+        assert shift(values(shown, "ShiftNoise")) == step
+
+
+def test_the_pad_follows_the_widgets_the_keys_and_the_zoom(shown):
+    cell = pad_with_picture(shown)
+    before = centre(shown)
+    type_into(shown, "ShiftNoise", "y", "4")
+    np.testing.assert_allclose(centre(shown) - before, [0, 4 * cell], atol=1.5)
+    set_widgets(shown, "ShiftNoise", fill="wrap", x=12)
+    rows, columns = near(pad_picture(shown), RED).nonzero()
+    gaps = np.diff(np.unique(columns))
+    assert gaps.max() > 5 * cell, "what leaves on the right comes in on the left"
+    shown.page.locator(PAD).press("ArrowLeft")
+    shown.page.locator(PAD).press("ArrowDown")
+    assert shift(inputs(shown, "ShiftNoise")) == (11, 5)
+    shown.page.locator(PAD).dblclick()
+    assert shift(inputs(shown, "ShiftNoise")) == (0, 0)
+    undo(shown)
+    assert shift(values(shown, "ShiftNoise")) == (11, 5)
+    set_widgets(shown, "ShiftNoise", x=0, y=0)
+    shown.page.evaluate("() => { app.canvas.ds.scale = 1.5; app.canvas.setDirty(true, true) }")
+    shown.page.evaluate(FRAMES)
+    drag(shown, 2 * 1.5 * cell, 1.5 * cell)
+    assert shift(inputs(shown, "ShiftNoise")) == (2, 1)
+    shown.page.mouse.wheel(0, 100)
+    shown.page.evaluate(FRAMES)
+    assert shown.page.evaluate("() => app.canvas.ds.scale") < 1.5, "the wheel over the pad zooms the canvas"
+    place = shown.page.evaluate("() => [...app.canvas.ds.offset]")
+    drag(shown, 40, 30, button="middle")
+    assert shown.page.evaluate("() => [...app.canvas.ds.offset]") != place, "the middle button over the pad moves the canvas"
+    assert shift(inputs(shown, "ShiftNoise")) == (2, 1)
+
+
+def test_the_pad_without_a_picture(shown):
+    add(shown, "ShiftNoise")
+    frame = shown.page.locator(f"{PAD} canvas").bounding_box()
+    cell = min(frame["width"], frame["height"]) / 64
+    before = pad_picture(shown)
+    drag(shown, 10 * cell, 5 * cell)
+    assert shift(inputs(shown, "ShiftNoise")) == (10, 5)
+    assert (pad_picture(shown) != before).any()
+    keep_node(shown, "ShiftNoise", "shift-pad-empty")
+
+
+def test_the_pad_needs_no_drawing_of_the_canvas(shown):
+    """As with Nodes 2.0: everything within one call, between two frames."""
+    pad_with_picture(shown)
+    pictures_of_it, sharpness = shown.page.evaluate(
+        """() => {
+            const node = app.graph.nodes.at(-1), pad = node.widgets.at(-1).element.querySelector('canvas')
+            const set = (name, value) => { const found = node.widgets.find(widget => widget.name === name); found.value = value; found.callback(value) }
+            const changes = [['x', 3], ['y', 4], ['fill', 'wrap']].map(change => () => set(...change))
+            const pictures = [pad.toDataURL()]
+            for (const change of [...changes, () => node.disconnectInput(0)]) { change(); pictures.push(pad.toDataURL()) }
+            app.canvas.ds.scale = 4
+            set('x', 5)
+            return [pictures, pad.width / pad.clientWidth / devicePixelRatio]
+        }"""
+    )
+    assert len(set(pictures_of_it)) == 5
+    assert sharpness == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize(("between", "width", "expected"), [("ImageInvert", None, 3), ("ImageScale", 384, 6)])
+def test_the_pad_counts_cells_behind_a_node_without_a_picture(shown, between, width, expected):
+    cell = pad_with_picture(shown)
+    shown.page.evaluate(
+        """([kind, width]) => {
+            const find = kind => app.graph.nodes.find(node => node.type === kind)
+            const between = LiteGraph.createNode(kind)
+            app.graph.add(between)
+            find('LoadImage').connect(0, between, 0)
+            between.connect(0, find('VAEEncode'), 0)
+            if (width) between.widgets.find(widget => widget.name === 'width').value = width
+        }""",
+        [between, width],
+    )
+    drag(shown, 3 * cell, 0)
+    assert shift(inputs(shown, "ShiftNoise")) == (expected, 0)
+
+
+def test_the_pad_survives_what_happens_to_nodes(shown):
+    cell = pad_with_picture(shown)
+    drag(shown, 3 * cell, 0)
+    height = shown.page.locator(PAD).bounding_box()["height"]
+    shown.page.evaluate(
+        "() => { const node = app.graph.nodes.at(-1); node.setSize([node.size[0] + 100, node.size[1] + 100]); app.canvas.setDirty(true, true) }"
+    )
+    shown.page.evaluate(FRAMES)
+    assert shown.page.locator(PAD).bounding_box()["height"] == pytest.approx(height + 100, abs=2)
+    shown.page.evaluate("() => app.graph.nodes.at(-1).collapse()")
+    shown.page.evaluate(FRAMES)
+    assert not shown.page.locator(PAD).is_visible()
+    shown.page.evaluate("() => app.graph.nodes.at(-1).collapse()")
+    shown.page.evaluate(FRAMES)
+    assert shown.page.locator(PAD).is_visible()
+    shown.page.evaluate("() => { app.canvas.selectNode(app.graph.nodes.at(-1)); app.canvas.copyToClipboard(); app.canvas.pasteFromClipboard() }")
+    shown.page.evaluate(FRAMES)
+    pads = [entry["inputs"] for entry in shown.prompt().values() if entry["class_type"] == "ShiftNoise"]
+    assert [entry["x"] for entry in pads] == [3, 3]
+    assert shown.page.locator(PAD).count() == 2
+    shown.page.evaluate("() => app.graph.remove(app.graph.nodes.at(-1))")
+    shown.page.evaluate(FRAMES)
+    assert shown.page.locator(PAD).count() == 1
+    saved = shown.page.evaluate("() => app.graph.serialize()")
+    shown.load(saved)
+    show(shown, "ShiftNoise")
+    assert values(shown, "ShiftNoise")["x"] == 3
+    shown.page.wait_for_function("() => app.graph.nodes.find(node => node.type === 'LoadImage').imgs?.[0].complete")
+    shown.page.evaluate(FRAMES)
+    assert near(pad_picture(shown), RED).sum() > 100
+
+
+# --- files of maps ---
+
+
+@pytest.fixture(scope="module")
+def maps_file(server):
+    """A file of Save Noise Maps, and the picture that its maps give back."""
+    saved = {"save": node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix="noise_maps/frontend", precision="full")}
+    history = server.queue(graph(**saved))
+    return server.view(history["save"].ui["noise_maps"][0]), pictures(history, "out")
+
+
+def test_a_file_is_uploaded_by_the_button_and_runs(shown, maps_file):
+    content, picture = maps_file
+    add(shown, "LoadNoiseMaps")
+    with shown.page.expect_file_chooser() as chooser:
+        shown.page.mouse.click(*at_widget(shown, "LoadNoiseMaps", "upload a file"))
+    chooser.value.set_files({"name": "my maps.safetensors", "mimeType": "application/octet-stream", "buffer": content})
+    shown.page.wait_for_function(f"kind => {NODE}.widgets[0].value === 'my maps.safetensors'", arg="LoadNoiseMaps")
+    keep_node(shown, "LoadNoiseMaps", "upload")
+    assert inputs(shown, "LoadNoiseMaps") == {"file": "my maps.safetensors"}
+    assert (shown.server.base / "input" / "my maps.safetensors").read_bytes() == content
+    history = shown.server.queue(graph(maps=node("LoadNoiseMaps", file="my maps.safetensors")))
+    np.testing.assert_allclose(pictures(history, "out"), picture, atol=1)
+
+
+DROP = f"""([kind, name, text]) => {{
+    const [x, y] = ({AT})([kind, 60, 20]), dataTransfer = new DataTransfer()
+    dataTransfer.items.add(new File([text], name))
+    for (const type of ['dragover', 'drop']) {{
+        app.canvas.canvas.dispatchEvent(new DragEvent(type, {{ dataTransfer, clientX: x, clientY: y, bubbles: true, cancelable: true }}))
+    }}
+}}"""
+
+
+def test_a_dropped_file_is_uploaded_and_a_wrong_one_refused(shown):
+    add(shown, "LoadNoiseMaps")
+    shown.page.evaluate(DROP, ["LoadNoiseMaps", "dropped.safetensors", "anything"])
+    shown.page.wait_for_function(f"kind => {NODE}.widgets[0].value === 'dropped.safetensors'", arg="LoadNoiseMaps")
+    shown.page.evaluate(DROP, ["LoadNoiseMaps", "picture.png", "anything"])
+    shown.page.wait_for_selector(".p-toast-message")
+    [alert] = shown.alerts()
+    assert "picture.png" in alert
+    assert ".safetensors" in alert
+    assert values(shown, "LoadNoiseMaps")["file"] == "dropped.safetensors"
+
+
+@pytest.mark.parametrize(("status", "said"), [(507, "507"), (413, "--max-upload-size")])
+def test_a_failed_upload_says_why(shown, status, said):
+    add(shown, "LoadNoiseMaps")
+    before = values(shown, "LoadNoiseMaps")
+    shown.page.route("**/upload/image", lambda route: route.fulfill(status=status))
+    try:
+        shown.page.evaluate(DROP, ["LoadNoiseMaps", "big.safetensors", "anything"])
+        shown.page.wait_for_selector(".p-toast-message")
+    finally:
+        shown.page.unroute("**/upload/image")
+    [alert] = shown.alerts()
+    assert "big.safetensors" in alert
+    assert said in alert
+    assert values(shown, "LoadNoiseMaps") == before
+    shown.keep(f"upload-failed-{status}")
+
+
+def test_the_saved_file_is_named_on_the_node(shown):
+    shown.load(template("Shift a picture"))
+    shown.page.evaluate(
+        """() => {
+            const find = kind => app.graph.nodes.find(node => node.type === kind)
+            const save = LiteGraph.createNode('SaveNoiseMaps')
+            save.pos = [900, 700]
+            app.graph.add(save)
+            find('EditFriendlyInvert').connect(0, save, 0)
+            for (const node of app.graph.nodes.filter(node => node.type === 'PreviewImage')) node.mode = 2
+        }"""
+    )
+    show(shown, "SaveNoiseMaps")
+    history = shown.queue()
+    [text] = history.text
+    shown.page.get_by_text(text).wait_for(timeout=10_000)
+    shown.page.evaluate(FRAMES)
+    keep_node(shown, "SaveNoiseMaps", "saved")
+    saved = shown.page.evaluate("() => app.graph.nodes.find(node => node.type === 'SaveNoiseMaps').serialize().widgets_values")
+    assert saved == ["noise_maps/maps", "full"]
+
+
+@pytest.mark.usefixtures("no_errors")
+def test_a_saved_file_opens_its_workflow(page):
+    """As a file that is dropped on the canvas does."""
+    page.load(PACK / "example_workflows" / "Keep noise maps for another day.json")
+    nodes = sorted(page.node_types())
+    [entry] = [output.ui["noise_maps"][0] for output in page.queue().outputs.values() if "noise_maps" in output.ui]
+    file = base64.b64encode(page.server.view(entry)).decode()
+    page.load(PACK / "example_workflows" / "Shift a picture.json")
+    assert sorted(page.node_types()) != nodes
+    drop = "([name, data]) => app.handleFile(new File([Uint8Array.from(atob(data), character => character.charCodeAt(0))], name))"
+    page.page.evaluate(drop, [entry["filename"], file])
+    page.page.wait_for_function("count => app.graph.nodes.length === count", arg=len(nodes))
+    assert sorted(page.node_types()) == nodes
