@@ -142,15 +142,20 @@ def _listed() -> list[str]:
     found = []
     for folder, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
         paths = [*Path(folder).glob(f"*{SUFFIX}"), *Path(folder, FOLDER).rglob(f"*{SUFFIX}")]
-        for path in sorted(paths):
-            status = path.stat()
-            if _holds_maps(path, status.st_mtime_ns, status.st_size):
-                found.append(path.relative_to(folder).as_posix() + mark)
+        found += [path.relative_to(folder).as_posix() + mark for path in sorted(paths) if _holds_maps(path)]
     return found
 
 
+def _holds_maps(path: Path) -> bool:
+    try:
+        status = path.stat()
+    except OSError:  # a link to nowhere, or deleted just now
+        return False
+    return _says_maps(path, status.st_mtime_ns, status.st_size)
+
+
 @lru_cache(maxsize=10_000)
-def _holds_maps(path: Path, changed: int, size: int) -> bool:
+def _says_maps(path: Path, changed: int, size: int) -> bool:
     """Whether a file's header says so; asked again when the file has changed."""
     try:
         with safe_open(path, framework="pt") as file:

@@ -106,12 +106,16 @@ def test_a_linked_folder_is_listed_and_read(server, tmp_path):
     shutil.copy(KEPT, tmp_path / "far.safetensors")
     link = server.base / "input" / "noise_maps"
     link.symlink_to(tmp_path, target_is_directory=True)
+    nowhere = server.base / "input" / "nowhere.safetensors"
+    nowhere.symlink_to(tmp_path / "absent")
     listed = server.object_info()["LoadNoiseMaps"]["input"]["required"]["file"][1]["options"]
     assert "noise_maps/far.safetensors" in listed
+    assert nowhere.name not in listed
     for name in listed:
         prompt = graph(load=node("LoadNoiseMaps", file=name), shown=node("MapsReport", noise_maps=["load", 0]))
         assert json.loads(server.queue(prompt)["shown"].text[0])["sigmas"]["device"] == "cpu"
     link.unlink()
+    nowhere.unlink()
 
 
 @pytest.mark.parametrize(
