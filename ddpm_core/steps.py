@@ -44,9 +44,14 @@ class Step:
     history: float
 
     @property
+    def down(self) -> float:
+        """The noise level that the step leads to before it adds noise: sqrt(sigma_next^2 - up^2)."""
+        return math.sqrt(max(self.sigma_next**2 - self.up**2, 0.0))
+
+    @property
     def carry(self) -> float:
-        """The weight of x in the mean: sqrt(sigma_next^2 - up^2) / sigma."""
-        return math.sqrt(max(self.sigma_next**2 - self.up**2, 0.0)) / self.sigma
+        """The weight of x in the mean: down / sigma."""
+        return self.down / self.sigma
 
     @property
     def reach(self) -> float:
@@ -59,7 +64,8 @@ class Step:
         mean = alpha_next x0_hat + sqrt(sigma_next^2 - up^2) eps_hat + history (x0_hat - x0_before),
         eps_hat = (x - alpha x0_hat) / sigma                       (Song et al. 2010.02502, eq. 12; Lu et al. 2211.01095)
         """
-        mean = self.alpha_next * x0_hat + self.carry * (x - self.alpha * x0_hat)
+        eps_hat = (x - self.alpha * x0_hat) / self.sigma
+        mean = self.alpha_next * x0_hat + self.down * eps_hat
         return mean + self.history * (x0_hat - x0_before) if self.history else mean
 
 
