@@ -80,9 +80,7 @@ class EditGrid(io.ComfyNode):
 def _numbers(socket: str, text: str, kind: type, low: float, high: float) -> list:
     """The numbers of a comma-separated text, each in [low, high]."""
     rule = f"{'whole numbers' if kind is int else 'numbers'} from {low} to {high} with commas between them"
-    remedy = f"Write for instance {low}, {high}." + (
-        " A lower skip on EditFriendlyInvert allows lower ones." if socket == "skips" and low else ""
-    )
+    remedy = f"Write for instance {low}, {high}." + (" A lower skip on EditFriendlyInvert allows lower ones." if socket == "skips" and low else "")
     try:
         numbers = [kind(part) for part in text.split(",")]
     except ValueError as error:
