@@ -1,4 +1,5 @@
-"""Before a release: refuse what is not filled in yet; print what CHANGELOG.md says of the version. Run it in the repository's folder."""
+"""Before a release: refuse what is not filled in yet; print what CHANGELOG.md says of the version.
+Run it in the repository's folder."""
 
 import re
 import sys
@@ -20,7 +21,9 @@ def main() -> None:
         problems += [f"pyproject.toml: {key} in [{table}.{part}] is empty" for key in keys if not values.get(key)]
     version = config["project"]["version"]
     heading = rf"^## {re.escape(version)} - \d{{4}}-\d\d-\d\d\n"
-    changes = re.search(rf"{heading}(.*?)(?=^## |\Z)", Path("CHANGELOG.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    changes = re.search(
+        rf"{heading}(.*?)(?=^## |\Z)", Path("CHANGELOG.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     if not changes:
         problems.append(f"CHANGELOG.md: there is no heading '## {version} - YYYY-MM-DD'")
     if problems:

@@ -1,11 +1,14 @@
-"""Edit-friendly noise maps for diffusion models (Huberman-Spiegelglas et al., arXiv 2304.06140, CVPR 2024).
+"""Edit-friendly noise maps for diffusion models (Huberman-Spiegelglas et al., arXiv 2304.06140,
+CVPR 2024).
 
-The core knows one kind of model: ``denoise(x, sigma) -> x0_hat`` with x (B, C, *S) and sigma (B,). Guidance, prompts,
-parameterisation and host are closures outside it. Importing this package needs torch alone.
+The core knows one kind of model: ``denoise(x, sigma) -> x0_hat`` with x (B, C, *S) and sigma (B,).
+Guidance, prompts, parameterisation and host are closures outside it. Importing this package needs
+torch alone.
 
 Glossary (the paper's symbol: the word at the boundaries)
     B, C, *S      batch, latent channels, and the spatial (2) or temporal and spatial (3) sizes
-    x_t           latents: the path from noise to picture, in the order of execution; the last one is x_0
+    x_t           latents: the path from noise to picture, in the order of execution; the last one
+                  is x_0
     x0_hat        predictions: the model's estimate of the clean latent from x_t
     z_t           noise maps: (x_{t-1} - mu_t(x_t)) / sigma_t, eq. 5
     up            the standard deviation of the noise that a step adds (the paper's sigma_t)
@@ -15,15 +18,20 @@ Glossary (the paper's symbol: the word at the boundaries)
     eta           1 is DDPM, 0 is DDIM
 """
 
-from .edits import flip, paint, parse_color, push_color, shift
-from .inversion import auxiliary_path, invert
+from .edits.color import paint, parse_color, push_color
+from .edits.flip import flip
+from .edits.mix import mix
+from .edits.scale import scale
+from .edits.shift import shift
+from .inversions.edit_friendly import auxiliary_path, invert
 from .maps import NoiseMaps
-from .mixing import mix, scale
+from .plan import Plan
 from .replay import replay
 from .steps import Process, Solver, Step, schedule
 
 __all__ = [
     "NoiseMaps",
+    "Plan",
     "Process",
     "Solver",
     "Step",

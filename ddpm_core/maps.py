@@ -1,47 +1,69 @@
-"""The container of an inverted picture, and its file format."""
+"""The container of an inverted picture."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from . import maps_file
+from .checks import BadArgument, check_finite
+from .maps_file import MOST_STEPS
 from .steps import Process, Solver, Step, schedule
 
-FORMAT = "edit-friendly-noise-maps"
-VERSION = "1"
-MOST_STEPS = 10_000  # of a whole schedule: what a file says of itself must not decide how much is drawn
-_TENSORS = ("sigmas", "latents", "residuals", "predictions")
-_OPTIONAL = ("mask", "pull")
-_HALVED = ("latents", "residuals", "predictions")
-_STORED = {"sigmas": ("F64",), "residuals": ("F16", "F64"), "latents": ("F16", "F32", "F64"), "predictions": ("F16", "F32", "F64")}
+_FLOATS = (torch.float32, torch.float64)
+
+
+class Field(NamedTuple):
+    """How a tensor of the maps is laid out: (T + ``more``, B, C, *S), without the first axis where
+    ``more`` is None, and (1 or B, 1, *S) behind it where it has no channels."""
+
+    more: int | None
+    channels: bool = True
+    dtypes: tuple[torch.dtype, ...] = _FLOATS
+    least: float = -math.inf
+    most: float = math.inf
+    optional: bool = False
+
+
+# All that has cells of the picture: what moves, flips and is stored together. The residuals are
+# float64, since a rounded one leaves the path by its last digit, which a half-precision model
+# rounds to another input: the picture no longer comes back.
+FIELDS = {
+    "latents": Field(1),
+    "residuals": Field(0, dtypes=(torch.float64,)),
+    "predictions": Field(0),
+    "mask": Field(None, channels=False, least=0, most=1, optional=True),
+    "pull": Field(0, channels=False, least=0, optional=True),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseMaps:
-    """The edit-friendly code of a batch of latents (paper section 3), in the order of execution.
+    """The edit-friendly code of a batch of latents (arXiv 2304.06140, section 3), in the order of
+    execution.
 
-    Fields
-        sigmas       (S+1,) noise levels, strictly decreasing, float64; the last may be 0
-        latents      (S+1, B, C, *S) the path x; the last one is the clean latent x_0
-        residuals    (S, B, C, *S) x_next - mean, that is up z, float64: a rounded residual leaves the path by the last digit, which a half-precision
-                     model rounds to another input, and the picture no longer comes back
-        predictions  (S, B, C, *S) x0_hat on the path
-        eta, solver, process   what a replay needs to be exact
-        seed         of the path's noise; item i of the batch has seed + i
-        skipped      steps of the whole schedule that were left out before the first one held here
-        mask         None or (1 or B, 1, *S) in [0, 1]: 1 where an edit may change the latent
-        pull         None or (S, 1 or B, 1, *S) at least 0: a step subtracts pull x0_hat with the prediction of the run itself; the residuals hold pull times
-                     where a colour push leads to
+    sigmas       (T+1,) noise levels, strictly decreasing, float64; the last may be 0
+    latents      (T+1, B, C, *S) the path x; the last one is the clean latent x_0
+    residuals    (T, B, C, *S) x_next - mean, that is up z, float64
+    predictions  (T, B, C, *S) x0_hat on the path
+    eta, solver, process   what a replay needs to be exact
+    seed         of the path's noise; item i of the batch has seed + i
+    skipped      steps of the whole schedule that were left out before the first one held here
+    mask         None or (1 or B, 1, *S) in [0, 1]: 1 where an edit may change the latent
+    pull         None or (T, 1 or B, 1, *S) at least 0: a step subtracts pull x0_hat with the
+                 prediction of the run itself; the residuals hold pull times where a colour push
+                 leads to
 
-    Latents, predictions, mask and pull are float32 (or float64), and all share one device. Anything that does not fit is a ValueError, raised once, here.
+    Latents, predictions, mask and pull are float32 (or float64), and all share one device
+    (``FIELDS``). Anything that does not fit is a BadArgument, raised once, here.
     """
 
     sigmas: Tensor
@@ -59,19 +81,49 @@ class NoiseMaps:
     def __post_init__(self):
         object.__setattr__(self, "sigmas", torch.as_tensor(self.sigmas, dtype=torch.float64, device="cpu"))
         if self.sigmas.dim() != 1:
-            raise ValueError(f"sigmas must have shape (S+1,); got {tuple(self.sigmas.shape)}.")
+            raise BadArgument("sigmas", f"sigmas must have shape (T+1,); got {tuple(self.sigmas.shape)}.")
         schedule(self.sigmas, eta=self.eta, solver=self.solver, process=self.process)
-        _check_values(self)
+        if self.latents.dim() not in (5, 6) or 0 in self.latents.shape[1:]:
+            shapes = "(T+1, B, C, H, W) or (T+1, B, C, F, H, W), none of them 0"
+            raise BadArgument("latents", f"latents must have shape {shapes}; got {tuple(self.latents.shape)}.")
+        for name, tensor in self.tensors().items():
+            self._check(name, FIELDS[name], tensor)
         if self.skipped < 0:
-            raise ValueError(f"skipped must be 0 or more; got {self.skipped}.")
+            raise BadArgument("skipped", f"skipped must be 0 or more; got {self.skipped}.")
         if self.total_steps > MOST_STEPS:
-            raise ValueError(f"maps may have at most {MOST_STEPS} steps, the skipped ones included; got {self.total_steps}.")
+            rule = f"maps may have at most {MOST_STEPS} steps, the skipped ones included"
+            raise BadArgument("skipped", f"{rule}; got {self.total_steps}.")
         if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed must lie in [0, 2^64); got {self.seed}.")
+            raise BadArgument("seed", f"seed must lie in [0, 2^64); got {self.seed}.")
 
-    @property
+    def _check(self, name: str, field: Field, tensor: Tensor) -> None:
+        batch, channels, *spatial = self.latents.shape[1:]
+        lead = [] if field.more is None else [len(self.sigmas) - 1 + field.more]
+        shapes = [(*lead, batch, channels if field.channels else 1, *spatial)]
+        if not field.channels and batch > 1:
+            shapes.append((*lead, 1, 1, *spatial))
+        if tuple(tensor.shape) not in shapes:
+            wanted = " or ".join(str(shape) for shape in shapes)
+            got = tuple(tensor.shape)
+            raise BadArgument(name, f"{name} must have shape {wanted} for {len(self.sigmas)} sigmas; got {got}.")
+        device = self.latents.device
+        if tensor.dtype not in field.dtypes or tensor.device != device:
+            wanted = f"{' or '.join(map(str, field.dtypes))}, on the device of the latents ({device})"
+            raise BadArgument(name, f"{name} must be {wanted}; got {tensor.dtype} on {tensor.device}.")
+        check_finite(tensor, name)
+        if math.isfinite(field.least):
+            low, high = tensor.min().item(), tensor.max().item()
+            if low < field.least or high > field.most:
+                rule = "be 0 or more" if math.isinf(field.most) else f"lie in [{field.least:g}, {field.most:g}]"
+                raise BadArgument(name, f"{name} must {rule}; got values from {low:g} to {high:g}.")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields of ``FIELDS`` that these maps have."""
+        return {name: tensor for name in FIELDS if (tensor := getattr(self, name)) is not None}
+
+    @cached_property
     def steps(self) -> list[Step]:
-        """The S transitions that the maps belong to."""
+        """The T transitions that the maps belong to."""
         return schedule(self.sigmas, eta=self.eta, solver=self.solver, process=self.process)
 
     @property
@@ -80,172 +132,104 @@ class NoiseMaps:
         return self.skipped + len(self.residuals)
 
     @property
+    def times(self) -> list[float]:
+        """Where each step starts, in per cent of the whole schedule: 100 is its noisy end, 0 the
+        clean picture."""
+        total = self.total_steps
+        return [100 * (total - self.skipped - i) / total for i in range(len(self.residuals))]
+
+    @property
     def noise(self) -> Tensor:
-        """What each step adds to its mean on the path, up z (S, B, C, *S): the residuals, with a push's pull at the path's own predictions."""
+        """What each step adds to its mean on the path, up z (T, B, C, *S): the residuals, with a
+        push's pull at the path's own predictions."""
         return self.residuals if self.pull is None else self.residuals - self.pull * self.predictions
 
     @property
     def z(self) -> Tensor:
-        """The paper's noise maps z_t (S, B, C, *S) on the path, eq. 5: noise / up. Raises ValueError where a step adds no noise."""
-        ups = torch.tensor([step.up for step in self.steps], dtype=self.residuals.dtype, device=self.residuals.device)
+        """The paper's noise maps z_t (T, B, C, *S) on the path, eq. 5: noise / up. Raises
+        ValueError where a step adds none."""
+        ups = self.per_step([step.up for step in self.steps])
         if (ups == 0).any():
-            where = ", ".join(str(i) for i in (ups == 0).nonzero().flatten().tolist())
-            raise ValueError(f"z = residual / up needs noise in every step (eta {self.eta:g}); up is 0 at step {where}: use residuals there.")
-        return self.noise / ups.view(-1, *[1] * (self.residuals.dim() - 1))
+            where = ", ".join(str(i) for i in (ups == 0).flatten().nonzero().flatten().tolist())
+            reason = f"z = residual / up needs noise in every step (eta {self.eta:g})"
+            raise ValueError(f"{reason}; up is 0 at step {where}: use residuals there.")
+        return self.noise / ups
+
+    def per_step(self, values: list[float]) -> Tensor:
+        """One value a step, or a level, in the shape that multiplies residuals or latents: (len, 1,
+        1, ...), float64."""
+        return self.residuals.new_tensor(values).view(-1, *[1] * (self.latents.dim() - 1))
 
     def skip(self, n: int) -> NoiseMaps:
-        """The maps from step ``n`` of the whole schedule on: fewer steps, more of the picture kept."""
+        """The maps from step ``n`` of the whole schedule on: fewer steps, more of the picture kept.
+        Raises BadArgument."""
         if not self.skipped <= n < self.total_steps:
-            raise ValueError(
-                f"skip must lie in [{self.skipped}, {self.total_steps - 1}]: the maps have {self.total_steps} steps, made with skip {self.skipped}; got {n}."
-            )
+            rule = f"skip must lie in [{self.skipped}, {self.total_steps - 1}]"
+            made = f"the maps have {self.total_steps} steps, made with skip {self.skipped}"
+            raise BadArgument("skip", f"{rule}: {made}; got {n}.")
         first = n - self.skipped
         if first == 0:
             return self
-        residuals = self.residuals[first:]
+        rest = {name: tensor[first:] for name, tensor in self.tensors().items() if FIELDS[name].more is not None}
         history = self.steps[first].history
-        if history:  # the run now starts without a step before: what the history term gave moves into the first residual
-            residuals = residuals.clone()
+        if (
+            history
+        ):  # the run now starts without a step before: what the history term gave moves into the first residual
+            residuals = rest["residuals"] = rest["residuals"].clone()
             residuals[0] += history * (self.predictions[first] - self.predictions[first - 1])
-        pull = None if self.pull is None else self.pull[first:]
-        rest = {"latents": self.latents[first:], "predictions": self.predictions[first:], "pull": pull}
-        return dataclasses.replace(self, sigmas=self.sigmas[first:], residuals=residuals, skipped=n, **rest)
+        return dataclasses.replace(self, sigmas=self.sigmas[first:], skipped=n, **rest)
 
     def to(self, *args, **kwargs) -> NoiseMaps:
-        """The same maps on another device, or with latents, predictions and mask in another dtype; the arguments are those of ``Tensor.to``."""
-        latents, predictions = self.latents.to(*args, **kwargs), self.predictions.to(*args, **kwargs)
-        rest = {name: None if (tensor := getattr(self, name)) is None else tensor.to(*args, **kwargs) for name in _OPTIONAL}
-        return dataclasses.replace(self, latents=latents, predictions=predictions, residuals=self.residuals.to(latents.device), **rest)
+        """The same maps on another device, or with latents, predictions and mask in another dtype;
+        the arguments are those of ``Tensor.to``."""
+        tensors = {name: tensor.to(*args, **kwargs) for name, tensor in self.tensors().items()}
+        tensors["residuals"] = self.residuals.to(tensors["latents"].device)
+        return dataclasses.replace(self, **tensors)
 
     def save(self, path: str | os.PathLike, metadata: Mapping[str, str] | None = None, *, half: bool = False) -> None:
-        """Write a safetensors file, whole or not at all; ``metadata`` adds strings of the caller's own to its header.
+        """Write a safetensors file, whole or not at all; ``metadata`` adds strings of the caller's
+        own to its header.
 
-        ``half`` rounds latents, residuals and predictions to float16: 3/8 of the size, and the picture comes back only nearly. Raises ValueError where
-        float16 cannot hold a value.
+        ``half`` rounds latents, residuals and predictions to float16: 3/8 of the size, and the
+        picture comes back only nearly. Raises NotFinite where float16 cannot hold a value.
         """
-        from safetensors.torch import save_file
-
         own = {
-            "format": FORMAT,
-            "version": VERSION,
             "eta": repr(float(self.eta)),
             "solver": self.solver.value,
             "process": self.process.value,
             "seed": str(self.seed),
             "skipped": str(self.skipped),
         }
-        held = {name: tensor for name in (*_TENSORS, *_OPTIONAL) if (tensor := getattr(self, name)) is not None}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in held.items()}
+        tensors = self.tensors()
         if half:
-            tensors |= {name: tensors[name].half() for name in _HALVED}
-            for name in _HALVED:
-                check_finite(tensors[name], f"{name} in float16 (save them in full precision)")
-        unfinished = f"{os.fspath(path)}.{uuid.uuid4().hex}.part"
-        try:
-            save_file(tensors, unfinished, metadata={**(metadata or {}), **own})
-            os.replace(unfinished, path)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
+            tensors |= {name: tensors[name].half() for name, field in FIELDS.items() if field.channels}
+            for name, tensor in tensors.items():
+                check_finite(tensor, name, f"{name} in float16 (save them in full precision)")
+        maps_file.write(path, {"sigmas": self.sigmas, **tensors}, {**(metadata or {}), **own})
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, limit: float = math.inf) -> NoiseMaps:
-        """Read a file of ``save``. Raises FileNotFoundError, or ValueError for anything that is not a whole, valid file of this format.
+        """Read a file of ``save``. Raises FileNotFoundError, or ValueError for anything that is not
+        a whole, valid file of this format.
 
-        Names, types and sizes are checked before any value is read; a file whose maps would take more than ``limit`` bytes is refused.
+        Names, types and sizes are checked before any value is read; a file whose maps would take
+        more than ``limit`` bytes is refused.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                meta = file.metadata() or {}
-                _check_header(path, meta, file, limit)
-                tensors = {name: _widened(name, file.get_tensor(name)) for name in file.keys()}
-        except FileNotFoundError:
-            raise
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} must be a whole safetensors file with noise maps; reading it failed: {error}.") from error
+        # sigmas have no cells: (T+1,), always float64. float16 is what ``half`` wrote.
+        allowed = {"sigmas": (torch.float64,)}
+        for name, field in FIELDS.items():
+            allowed[name] = (torch.float16, *field.dtypes) if field.channels else field.dtypes
+        optional = {name for name, field in FIELDS.items() if field.optional}
+        tensors, meta = maps_file.read(path, allowed, optional, limit=limit)
+        for name, tensor in tensors.items():
+            if tensor.dtype == torch.float16:
+                tensors[name] = tensor.to(FIELDS[name].dtypes[0])
         try:
             own = {"eta": float(meta["eta"]), "solver": Solver(meta["solver"]), "process": Process(meta["process"])}
             own |= {"seed": int(meta["seed"]), "skipped": int(meta["skipped"])}
             return cls(**tensors, **own)
         except KeyError as error:
-            raise ValueError(f"{path} must name eta, solver, process, seed and skipped in its header; {error} is missing.") from error
+            needed = "eta, solver, process, seed and skipped"
+            raise ValueError(f"{path} must name {needed} in its header; {error} is missing.") from error
         except ValueError as error:
             raise ValueError(f"{path} does not hold valid noise maps: {str(error)[:400]}") from error
-
-
-def _widened(name: str, tensor: Tensor) -> Tensor:
-    """A tensor of a file in memory of its own (the file may change), and float16 as the container has it."""
-    wide = torch.float64 if name == "residuals" else torch.float32
-    return tensor.to(wide) if tensor.dtype == torch.float16 else tensor.clone()
-
-
-def _check_header(path, meta: Mapping[str, str], file, limit: float) -> None:
-    """``file`` is an open safetensors file; nothing but its header is read."""
-    if meta.get("format") != FORMAT:
-        raise ValueError(f"{path} must be a noise maps file (format {FORMAT!r}); its header says {_short(meta.get('format'))}.")
-    if meta.get("version") != VERSION:
-        raise ValueError(f"{path} must have format version {VERSION!r}; it has {_short(meta.get('version'))}. Update the node pack, or make the maps again.")
-    names, expected = set(file.keys()), set(_TENSORS)
-    if names - set(_OPTIONAL) != expected:
-        raise ValueError(f"{path} must hold the tensors {sorted(expected)}, and may hold {' and '.join(_OPTIONAL)}; it holds {_short(sorted(names))}.")
-    needed = 0
-    for name in sorted(names):
-        tensor = file.get_slice(name)
-        dtype, shape = tensor.get_dtype(), tensor.get_shape()
-        allowed = _STORED.get(name, ("F32", "F64"))
-        if dtype not in allowed:
-            raise ValueError(f"{path} must hold {name} as {' or '.join(allowed)}; it holds {dtype}.")
-        if name == "sigmas" and (len(shape) != 1 or shape[0] > MOST_STEPS + 1):
-            raise ValueError(f"{path} must hold sigmas of shape (S+1,) for at most {MOST_STEPS} steps; got {tuple(shape)}.")
-        needed += math.prod(shape) * (8 if dtype == "F64" or name == "residuals" else 4)
-    if needed > limit:
-        raise ValueError(f"{path} holds maps that take {needed / 1e6:.0f} MB of memory; {limit / 1e6:.0f} MB are free.")
-
-
-def _short(value) -> str:
-    """What a file says, for an error: a hostile one may say megabytes."""
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
-
-
-def _check_values(maps: NoiseMaps) -> None:
-    latents = maps.latents
-    count, shape = len(maps.sigmas) - 1, tuple(latents.shape[1:])
-    if latents.dim() not in (5, 6) or 0 in shape:
-        raise ValueError(f"latents must have shape (S+1, B, C, H, W) or (S+1, B, C, T, H, W), none of them 0; got {tuple(latents.shape)}.")
-    for name, length in (("latents", count + 1), ("residuals", count), ("predictions", count)):
-        tensor = getattr(maps, name)
-        if tuple(tensor.shape) != (length, *shape):
-            raise ValueError(f"{name} must have shape {(length, *shape)} for {count + 1} sigmas; got {tuple(tensor.shape)}.")
-        dtypes = (torch.float64,) if name == "residuals" else (torch.float32, torch.float64)
-        if tensor.dtype not in dtypes or tensor.device != latents.device:
-            wanted = " or ".join(map(str, dtypes))
-            raise ValueError(f"{name} must be {wanted}, on the device of the latents ({latents.device}); got {tensor.dtype} on {tensor.device}.")
-        check_finite(tensor, name)
-    batch, spatial = shape[0], shape[2:]
-    for name, lead in (("mask", ()), ("pull", (count,))):
-        tensor = getattr(maps, name)
-        if tensor is None:
-            continue
-        fits = tuple(tensor.shape) in ((*lead, 1, 1, *spatial), (*lead, batch, 1, *spatial)) and tensor.device == latents.device
-        if not fits or tensor.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"{name} must be float32 or float64 of shape {(*lead, batch, 1, *spatial)} or {(*lead, 1, 1, *spatial)} on {latents.device}; "
-                f"got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}."
-            )
-        check_finite(tensor, name)
-        low, high = tensor.min().item(), tensor.max().item()
-        if low < 0 or (name == "mask" and high > 1):
-            raise ValueError(f"{name} must {'lie in [0, 1]' if name == 'mask' else 'be 0 or more'}; got values from {low:g} to {high:g}.")
-
-
-class NotFinite(ValueError):
-    """A tensor holds NaN or infinity."""
-
-
-def check_finite(tensor: Tensor, name: str) -> None:
-    """Raise NotFinite if a tensor (N, ...) holds NaN or infinity."""
-    bad = tensor.numel() - sum(int(torch.isfinite(part).sum()) for part in tensor)  # part by part: maps are large
-    if bad:
-        raise NotFinite(f"{name} must be finite; {bad} of {tensor.numel()} values are NaN or infinite.")

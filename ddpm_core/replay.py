@@ -1,13 +1,12 @@
-"""Sampling along stored noise maps: the same prompt gives the picture back, another prompt is the edit."""
+"""Sampling along stored noise maps: the same prompt gives the picture back, another prompt is the
+edit."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .inversion import Denoise, call, state_device
+from .denoise import Callback, Denoise, call, state_device
 from .maps import NoiseMaps
 
 
@@ -18,18 +17,23 @@ def replay(
     skip: int | None = None,
     mask: Tensor | None = None,
     device: torch.device | str = "cpu",
-    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+    callback: Callback | None = None,
 ) -> Tensor:
-    """Start at latents[skip], then x_next = mean(x, x0_hat) + residual with x0_hat = denoise(x) (paper section 3.2, eq. 3 with fixed z).
+    """Start at latents[skip], then x_next = mean(x, x0_hat) + residual with x0_hat = denoise(x)
+    (arXiv 2304.06140, section 3.2, eq. 3 with fixed z).
 
-    Maps with a colour push subtract pull x0_hat besides, so that the push is s B (M - x0_hat) with the prediction of this very run.
+    Maps with a colour push subtract pull x0_hat besides, so that the push is s B (M - x0_hat) with
+    the prediction of this very run. With a mask m, every step ends with x_next <- source + m
+    (x_next - source), where source is the path's own latent.
 
-    maps      what ``invert`` made; ``skip`` counts steps of the whole schedule (default: where the maps start)
-    mask      (1 or B, 1, *S) in [0, 1], default the maps' own: where it is 0 the source is kept exactly, by blending with the path at every step
+    maps      what ``invert`` made; ``skip`` counts steps of the whole schedule (default: where the
+              maps start)
+    mask      (1 or B, 1, *S) in [0, 1], default the maps' own: where it is 0 the source is kept
+              exactly
     device    where the model runs
     callback  called after each step with (index, prediction, latent), each (B, C, *S)
 
-    Returns the clean latent (B, C, *S) on ``device``, in the maps' dtype. Raises ValueError.
+    Returns the clean latent (B, C, *S) on ``device``, in the maps' dtype. Raises BadArgument.
     """
     maps = maps if skip is None else maps.skip(skip)
     mask = maps.mask if mask is None else mask

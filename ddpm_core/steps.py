@@ -9,6 +9,8 @@ from enum import Enum
 
 from torch import Tensor
 
+from .checks import BadArgument
+
 
 class Process(str, Enum):
     """How a noisy latent is made: x = alpha x_0 + sigma e."""
@@ -32,8 +34,8 @@ class Solver(str, Enum):
 class Step:
     """The transition from ``sigma`` to ``sigma_next``, as plain numbers in double precision.
 
-    ``history`` weighs the difference between this prediction and the one of the step before; it is 0 for the first order and
-    for the first step of a run.
+    ``history`` weighs the difference between this prediction and the one of the step before; it is
+    0 for the first order and for the first step of a run.
     """
 
     sigma: float
@@ -55,34 +57,45 @@ class Step:
 
     @property
     def reach(self) -> float:
-        """The weight of the step's own prediction in its mean: alpha_next - carry alpha, of the first order."""
+        """The weight of the step's own prediction in its mean: alpha_next - carry alpha, of the
+        first order."""
         return self.alpha_next - self.carry * self.alpha
 
     def mean(self, x: Tensor, x0_hat: Tensor, x0_before: Tensor | None) -> Tensor:
         """Where the step leads without noise. All tensors (B, C, *S).
 
         mean = alpha_next x0_hat + sqrt(sigma_next^2 - up^2) eps_hat + history (x0_hat - x0_before),
-        eps_hat = (x - alpha x0_hat) / sigma                       (Song et al. 2010.02502, eq. 12; Lu et al. 2211.01095)
+        eps_hat = (x - alpha x0_hat) / sigma                       (Song et al. 2010.02502, eq. 12;
+        Lu et al. 2211.01095)
         """
         eps_hat = (x - self.alpha * x0_hat) / self.sigma
         mean = self.alpha_next * x0_hat + self.down * eps_hat
         return mean + self.history * (x0_hat - x0_before) if self.history else mean
 
 
-def schedule(sigmas: Sequence[float] | Tensor, *, eta: float = 1.0, solver: Solver = Solver.FIRST_ORDER, process: Process = Process.VE) -> list[Step]:
+def schedule(
+    sigmas: Sequence[float] | Tensor,
+    *,
+    eta: float = 1.0,
+    solver: Solver = Solver.FIRST_ORDER,
+    process: Process = Process.VE,
+) -> list[Step]:
     """The steps between neighbouring noise levels.
 
     With decay = (alpha sigma_next) / (alpha_next sigma), that is exp(-h) for the step h in log SNR:
 
-        first order     up = eta sigma_next sqrt(1 - decay^2)                  (DDIM eq. 16; k-diffusion's ancestral step)
-        dpmpp_2m_sde    up = sigma_next sqrt(1 - decay^(2 eta)),  history = alpha_next (1 - decay^(1 + eta)) h / (2 h_before)
+        first order     up = eta sigma_next sqrt(1 - decay^2)                  (DDIM eq. 16;
+                        k-diffusion's ancestral step)
+        dpmpp_2m_sde    up = sigma_next sqrt(1 - decay^(2 eta)),  history = alpha_next (1 - decay^(1
+                        + eta)) h / (2 h_before)
 
-    ``sigmas`` (S+1,) must decrease strictly, stay within the process's range, and may end at 0. Raises ValueError.
+    ``sigmas`` (T+1,) must decrease strictly, stay within the process's range, and may end at 0.
+    Raises BadArgument.
     """
     levels = [float(s) for s in sigmas]
     _check_levels(levels, process)
     if not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie in [0, 1] (1 is DDPM, 0 is DDIM); got {eta}.")
+        raise BadArgument("eta", f"eta must lie in [0, 1] (1 is DDPM, 0 is DDIM); got {eta}.")
     steps, h_before = [], None
     for sigma, sigma_next in zip(levels[:-1], levels[1:]):
         alpha, alpha_next = process.alpha(sigma), process.alpha(sigma_next)
@@ -102,11 +115,13 @@ def schedule(sigmas: Sequence[float] | Tensor, *, eta: float = 1.0, solver: Solv
 
 def _check_levels(levels: list[float], process: Process) -> None:
     if len(levels) < 2:
-        raise ValueError(f"sigmas must hold at least 2 noise levels (one step); got {len(levels)}.")
+        raise BadArgument("sigmas", f"sigmas must hold at least 2 noise levels (one step); got {len(levels)}.")
     if not all(map(math.isfinite, levels)):
-        raise ValueError(f"sigmas must be finite; got {levels}.")
+        raise BadArgument("sigmas", f"sigmas must be finite; got {levels}.")
     for sigma, sigma_next in zip(levels[:-1], levels[1:]):
         if not sigma > sigma_next >= 0:
-            raise ValueError(f"sigmas must decrease strictly and not go below 0; got {sigma:g} followed by {sigma_next:g}.")
+            raise BadArgument(
+                "sigmas", f"sigmas must decrease strictly and not go below 0; got {sigma:g} followed by {sigma_next:g}."
+            )
     if process is Process.FLOW and levels[0] > 1:
-        raise ValueError(f"sigmas of a flow process lie in [0, 1]; got {levels[0]:.9g} at the start.")
+        raise BadArgument("sigmas", f"sigmas of a flow process lie in [0, 1]; got {levels[0]:.9g} at the start.")

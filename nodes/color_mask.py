@@ -1,4 +1,5 @@
-"""ColorMaskEdit: push a colour into a region of the picture through its noise maps (paper section 4, z_t += s B (M - x0_hat))."""
+"""ColorMaskEdit: push a colour into a region of the picture through its noise maps (paper section
+4, z_t += s B (M - x0_hat))."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..ddpm_core import paint, parse_color, push_color
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, latent_mask, naming, window_inputs
+from .host.guided import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, latent_mask, naming, window_inputs
 
 NODE = "ColorMaskEdit"
 
@@ -44,16 +45,30 @@ class ColorMaskEdit(io.ComfyNode):
                     "0.2 to 0.5 suit latent models; the push ends where the colour is reached.",
                 ),
                 *window_inputs("pushed", 70.0, 20.0, " Paper: 70.", " Paper: 20."),
-                io.Image.Input("painted", optional=True, tooltip="The picture with the change painted in by hand; it replaces colour and shading."),
+                io.Image.Input(
+                    "painted",
+                    optional=True,
+                    tooltip="The picture with the change painted in by hand; it replaces colour and shading.",
+                ),
             ],
-            outputs=[NoiseMapsType.Output(id="pushed", display_name="pushed_maps", tooltip="The pushed maps, for Noise Map Edit or another edit of maps.")],
+            outputs=[
+                NoiseMapsType.Output(
+                    id="pushed",
+                    display_name="pushed_maps",
+                    tooltip="The pushed maps, for Noise Map Edit or another edit of maps.",
+                )
+            ],
         )
 
     @classmethod
-    def execute(cls, noise_maps, model, vae, image, mask, color, shading, strength, start, end, painted=None, **kwargs) -> io.NodeOutput:
+    def execute(
+        cls, noise_maps, model, vae, image, mask, color, shading, strength, start, end, painted=None, **kwargs
+    ) -> io.NodeOutput:
         check_fits(NODE, noise_maps, model)
         if not mask.any():
-            raise NodeError(NODE, "mask", f"it is empty (all zeros, {tuple(mask.shape)}).", "Draw the region that shall change.")
+            raise NodeError(
+                NODE, "mask", f"it is empty (all zeros, {tuple(mask.shape)}).", "Draw the region that shall change."
+            )
         _check_window(noise_maps, start, end)
         socket = "image" if painted is None else "painted"
         if painted is None:
@@ -94,7 +109,12 @@ def _check_window(maps, start: float, end: float) -> None:
         problem = f"it must be less than start, since the steps go from high to low per cent; got start {start:g}, end {end:g}."
         raise NodeError(NODE, "end", problem, "Lower end, or raise start; the paper has 70 and 20.")
     if maps.eta == 0:
-        raise NodeError(NODE, "noise_maps", "they were inverted with eta 0, so their steps have no noise to push.", "Invert with eta above 0; the paper has 1.")
+        raise NodeError(
+            NODE,
+            "noise_maps",
+            "they were inverted with eta 0, so their steps have no noise to push.",
+            "Invert with eta above 0; the paper has 1.",
+        )
 
 
 NODES = [ColorMaskEdit]

@@ -29,11 +29,17 @@ class LoadDemoModel(io.ComfyNode):
             description="A small diffusion model of drawn scenes that ships with the pack: try every node with no download. It draws 192 x 192 pictures.",
             inputs=[],
             outputs=[
-                io.Model.Output(id="model", display_name="MODEL", tooltip="The denoiser, for every node that takes a MODEL."),
-                io.Clip.Output(
-                    id="clip", display_name="CLIP", tooltip='The text encoder. It knows captions such as "a striped red star on a blue background".'
+                io.Model.Output(
+                    id="model", display_name="MODEL", tooltip="The denoiser, for every node that takes a MODEL."
                 ),
-                io.Vae.Output(id="vae", display_name="VAE", tooltip="The autoencoder: 8 pixels a latent cell, 4 channels."),
+                io.Clip.Output(
+                    id="clip",
+                    display_name="CLIP",
+                    tooltip='The text encoder. It knows captions such as "a striped red star on a blue background".',
+                ),
+                io.Vae.Output(
+                    id="vae", display_name="VAE", tooltip="The autoencoder: 8 pixels a latent cell, 4 channels."
+                ),
             ],
         )
 
@@ -44,7 +50,10 @@ class LoadDemoModel(io.ComfyNode):
 
 def _weights(part: str) -> dict[str, torch.Tensor]:
     name = "model.safetensors" if part == "text_encoder" else "diffusion_pytorch_model.safetensors"
-    return {key: value.float() for key, value in comfy.utils.load_torch_file(str(FOLDER / part / name), safe_load=True).items()}
+    return {
+        key: value.float()
+        for key, value in comfy.utils.load_torch_file(str(FOLDER / part / name), safe_load=True).items()
+    }
 
 
 def _config(part: str) -> dict:
@@ -57,7 +66,10 @@ class DemoLatent(comfy.latent_formats.LatentFormat):
     def __init__(self):
         self.scale_factor = _config("vae")["scaling_factor"]
         preview = json.loads((FOLDER / "preview.json").read_text())
-        self.latent_rgb_factors, self.latent_rgb_factors_bias = preview["latent_rgb_factors"], preview["latent_rgb_factors_bias"]
+        self.latent_rgb_factors, self.latent_rgb_factors_bias = (
+            preview["latent_rgb_factors"],
+            preview["latent_rgb_factors_bias"],
+        )
 
 
 def _multiples(channels: list[int]) -> list[int]:
@@ -122,7 +134,9 @@ class DemoTokenizer(comfy.sd1_clip.SD1Tokenizer):
                 tokenizer_data=tokenizer_data or {},
             )
 
-        super().__init__(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {}, tokenizer=tokenizer)
+        super().__init__(
+            embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {}, tokenizer=tokenizer
+        )
 
 
 class DemoTextModel(comfy.sd1_clip.SD1ClipModel):
@@ -139,7 +153,9 @@ class DemoTextModel(comfy.sd1_clip.SD1ClipModel):
             special_tokens={"start": config["bos_token_id"], "end": end, "pad": end},
             return_projected_pooled=False,
         )
-        small = self.clip_l.operations.Embedding(config["vocab_size"], config["hidden_size"], dtype=dtype, device=device)
+        small = self.clip_l.operations.Embedding(
+            config["vocab_size"], config["hidden_size"], dtype=dtype, device=device
+        )
         self.clip_l.transformer.set_input_embeddings(small)  # ComfyUI builds every CLIP with the full-size vocabulary
 
 
@@ -151,7 +167,9 @@ def _load_clip() -> comfy.sd.CLIP:
 
     weights = _weights("text_encoder")
     weights["text_projection.weight"] = torch.eye(TEXT["hidden_size"])  # the pooled text that nothing reads
-    clip = comfy.sd.CLIP(Target, parameters=sum(w.numel() for w in weights.values()), model_options={"dtype": torch.float32})
+    clip = comfy.sd.CLIP(
+        Target, parameters=sum(w.numel() for w in weights.values()), model_options={"dtype": torch.float32}
+    )
     missing, unexpected = clip.load_sd(weights)
     _check_loaded("text encoder", missing, unexpected)
     return clip
@@ -178,7 +196,9 @@ def _load_vae() -> comfy.sd.VAE:
 
 def _check_loaded(part: str, missing: list[str], unexpected: list[str]) -> None:
     if missing or unexpected:
-        raise ValueError(f"LoadDemoModel: the {part}'s file does not fit (missing {missing[:3]}, unexpected {unexpected[:3]}). Install the pack again.")
+        raise ValueError(
+            f"LoadDemoModel: the {part}'s file does not fit (missing {missing[:3]}, unexpected {unexpected[:3]}). Install the pack again."
+        )
 
 
 class DrawDemoScene(io.ComfyNode):
@@ -192,22 +212,41 @@ class DrawDemoScene(io.ComfyNode):
             "Position, size, rotation, shading and dots come from the layout number.",
             inputs=[
                 io.Combo.Input("shape", options=list(scenes.SHAPES), default="star", tooltip="The shape."),
-                io.Combo.Input("fill", options=list(scenes.FILLS), default="striped", tooltip="How the shape is filled."),
+                io.Combo.Input(
+                    "fill", options=list(scenes.FILLS), default="striped", tooltip="How the shape is filled."
+                ),
                 io.Combo.Input("color", options=list(scenes.COLORS), default="red", tooltip="The colour of the shape."),
-                io.Combo.Input("background", options=list(scenes.BACKGROUNDS), default="blue", tooltip="The colour of the background."),
-                io.Int.Input("layout", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Which position, size, rotation, shading and dots."),
+                io.Combo.Input(
+                    "background",
+                    options=list(scenes.BACKGROUNDS),
+                    default="blue",
+                    tooltip="The colour of the background.",
+                ),
+                io.Int.Input(
+                    "layout",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    tooltip="Which position, size, rotation, shading and dots.",
+                ),
             ],
             outputs=[
                 io.Image.Output(id="image", display_name="IMAGE", tooltip="The picture, 192 x 192."),
                 io.Mask.Output(id="mask", display_name="MASK", tooltip="The shape's region."),
-                io.String.Output(id="caption", display_name="caption", tooltip="What the picture shows, as the demo model was taught to say it."),
+                io.String.Output(
+                    id="caption",
+                    display_name="caption",
+                    tooltip="What the picture shows, as the demo model was taught to say it.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, shape, fill, color, background, layout, **kwargs) -> io.NodeOutput:
         scene = scenes.scene_with(layout, shape=shape, fill=fill, color=color, background=background)
-        return io.NodeOutput(scenes.render([scene]).movedim(1, -1), scenes.coverage([scene])[:, 0], scenes.caption(scene))
+        return io.NodeOutput(
+            scenes.render([scene]).movedim(1, -1), scenes.coverage([scene])[:, 0], scenes.caption(scene)
+        )
 
 
 NODES = [LoadDemoModel, DrawDemoScene]

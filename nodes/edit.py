@@ -1,4 +1,5 @@
-"""NoiseMapEdit, and NoiseMapSampler for stock samplers: sampling along noise maps under another prompt (paper section 4, text-guided editing)."""
+"""NoiseMapEdit, and NoiseMapSampler for stock samplers: sampling along noise maps under another
+prompt (paper section 4, text-guided editing)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..ddpm_core import NoiseMaps, replay
-from .sampling import (
+from .host.guided import (
     NOISE_MAPS_TOOLTIP,
     GuidedRun,
     NodeError,
@@ -52,7 +53,8 @@ class NoiseMapEdit(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model that the picture was inverted with."),
                 io.Conditioning.Input(
-                    "positive", tooltip="A prompt that says what the picture shall show: the source prompt with as few words changed as possible."
+                    "positive",
+                    tooltip="A prompt that says what the picture shall show: the source prompt with as few words changed as possible.",
                 ),
                 io.Conditioning.Input("negative", tooltip="The negative prompt; usually the one of the inversion."),
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
@@ -65,7 +67,11 @@ class NoiseMapEdit(io.ComfyNode):
                     tooltip="Guidance towards the target prompt: more changes more. Paper: 15, useful 7 to 18. The demo model likes 3.",
                 ),
                 skip_input(),
-                io.Mask.Input("mask", optional=True, tooltip="Where the edit may change the picture; a noise mask that was inverted holds as well."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where the edit may change the picture; a noise mask that was inverted holds as well.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The edited picture, for VAE Decode.")],
         )
@@ -79,7 +85,9 @@ class NoiseMapEdit(io.ComfyNode):
                 maps = dataclasses.replace(maps, mask=both_masks(maps.mask, noise_mask(mask, maps.latents.shape[1:])))
         with naming(NODE, "model"):
             samples = sample_along(maps, make_guider(model, positive, negative, cfg))
-        return io.NodeOutput({"samples": samples} if maps.mask is None else {"samples": samples, "noise_mask": maps.mask})
+        return io.NodeOutput(
+            {"samples": samples} if maps.mask is None else {"samples": samples, "noise_mask": maps.mask}
+        )
 
 
 class NoiseMapSampler(io.ComfyNode):
@@ -93,9 +101,21 @@ class NoiseMapSampler(io.ComfyNode):
             "take the latent that was inverted, or an empty one of its size; a noise mask in it says where the picture may change.",
             inputs=[NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP), skip_input()],
             outputs=[
-                io.Noise.Output(id="noise", display_name="NOISE", tooltip="The noise of the path where the edit starts, and the seed of the maps."),
-                io.Sampler.Output(id="sampler", display_name="SAMPLER", tooltip="The sampler that walks along the maps; its start lies in the maps."),
-                io.Sigmas.Output(id="sigmas", display_name="SIGMAS", tooltip="The noise levels of the maps from skip on. The sampler takes no others."),
+                io.Noise.Output(
+                    id="noise",
+                    display_name="NOISE",
+                    tooltip="The noise of the path where the edit starts, and the seed of the maps.",
+                ),
+                io.Sampler.Output(
+                    id="sampler",
+                    display_name="SAMPLER",
+                    tooltip="The sampler that walks along the maps; its start lies in the maps.",
+                ),
+                io.Sigmas.Output(
+                    id="sigmas",
+                    display_name="SIGMAS",
+                    tooltip="The noise levels of the maps from skip on. The sampler takes no others.",
+                ),
             ],
         )
 
@@ -107,7 +127,8 @@ class NoiseMapSampler(io.ComfyNode):
 
 
 class StartNoise:
-    """What a NOISE wire carries: the noise of the path at its first level, (x_T - alpha x_0) / sigma."""
+    """What a NOISE wire carries: the noise of the path at its first level, (x_T - alpha x_0) /
+    sigma."""
 
     def __init__(self, maps: NoiseMaps):
         self.maps, self.seed = maps, maps.seed
@@ -126,7 +147,9 @@ class StartNoise:
 
 
 def _walk(maps: NoiseMaps, now: Running) -> Tensor:
-    return replay(now.denoise, maps, mask=both_masks(maps.mask, now.mask), device=now.latent.device, callback=now.report)
+    return replay(
+        now.denoise, maps, mask=both_masks(maps.mask, now.mask), device=now.latent.device, callback=now.report
+    )
 
 
 def _walk_for_sockets(maps: NoiseMaps, now: Running) -> Tensor:
@@ -145,12 +168,25 @@ def _walk_for_sockets(maps: NoiseMaps, now: Running) -> Tensor:
 
 
 def _levels(sigmas: Tensor) -> str:
-    return f"{len(sigmas)} noise levels from {sigmas[0].item():.4g} to {sigmas[-1].item():.4g}" if len(sigmas) else "no noise levels"
+    return (
+        f"{len(sigmas)} noise levels from {sigmas[0].item():.4g} to {sigmas[-1].item():.4g}"
+        if len(sigmas)
+        else "no noise levels"
+    )
 
 
 def sample_along(maps: NoiseMaps, guider, callback: Callable | None = None) -> Tensor:
-    """The edit (B, C, *S), as on LATENT wires: sampling along all of the maps under the guider's prompts. ``callback`` as for ``run``."""
-    return run(guider, maps_latent(maps, guider.model_patcher), maps.sigmas, GuidedRun(partial(_walk, maps)), maps.seed, maps.mask, callback)
+    """The edit (B, C, *S), as on LATENT wires: sampling along all of the maps under the guider's
+    prompts. ``callback`` as for ``run``."""
+    return run(
+        guider,
+        maps_latent(maps, guider.model_patcher),
+        maps.sigmas,
+        GuidedRun(partial(_walk, maps)),
+        maps.seed,
+        maps.mask,
+        callback,
+    )
 
 
 def skipped(node: str, maps: NoiseMaps, skip: int) -> NoiseMaps:
@@ -165,7 +201,9 @@ def skipped(node: str, maps: NoiseMaps, skip: int) -> NoiseMaps:
             f"Raise it to {maps.skipped}, or lower skip of the inversion to {skip}.",
         )
     if skip >= maps.total_steps:
-        raise NodeError(node, "skip", f"it must be less than the {maps.total_steps} steps of the maps; got {skip}.", "Lower it.")
+        raise NodeError(
+            node, "skip", f"it must be less than the {maps.total_steps} steps of the maps; got {skip}.", "Lower it."
+        )
     return maps.skip(skip)
 
 

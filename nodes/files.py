@@ -15,8 +15,9 @@ from comfy_api.latest import io
 from safetensors import SafetensorError, safe_open
 
 from ..ddpm_core import NoiseMaps
-from ..ddpm_core.maps import FORMAT, NotFinite
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, naming
+from ..ddpm_core.checks import NotFinite
+from ..ddpm_core.maps_file import FORMAT
+from .host.guided import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, naming
 
 NODE = "SaveNoiseMaps"
 SUFFIX = ".safetensors"
@@ -54,11 +55,20 @@ class SaveNoiseMaps(io.ComfyNode):
     def execute(cls, noise_maps, filename_prefix, precision, **kwargs) -> io.NodeOutput:
         check_maps(NODE, noise_maps)
         try:
-            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
+            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+                filename_prefix, folder_paths.get_output_directory()
+            )
         except OSError as error:
             raise _unwritten(filename_prefix, error) from error
-        except Exception as error:  # what ComfyUI raises for a prefix that leads out of its output folder, and for one that is no name
-            raise NodeError(NODE, "filename_prefix", f"it must name a file inside the output folder; got {filename_prefix!r}.", "Take out the ..") from error
+        except (
+            Exception
+        ) as error:  # what ComfyUI raises for a prefix that leads out of its output folder, and for one that is no name
+            raise NodeError(
+                NODE,
+                "filename_prefix",
+                f"it must name a file inside the output folder; got {filename_prefix!r}.",
+                "Take out the ..",
+            ) from error
         path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
         try:
             noise_maps.save(path, _workflow(cls.hidden), half=precision == "half")
@@ -67,18 +77,29 @@ class SaveNoiseMaps(io.ComfyNode):
         except (OSError, SafetensorError, ValueError) as error:
             raise _unwritten(filename_prefix, error) from error
         size = f"{path.name}: {path.stat().st_size / 1e6:.1f} MB"
-        return io.NodeOutput(ui={"noise_maps": [{"filename": path.name, "subfolder": subfolder, "type": "output"}], "text": (size,)})
+        return io.NodeOutput(
+            ui={"noise_maps": [{"filename": path.name, "subfolder": subfolder, "type": "output"}], "text": (size,)}
+        )
 
 
 def _unwritten(prefix: str, error: Exception) -> NodeError:
-    return NodeError(NODE, "filename_prefix", f"writing {prefix!r} failed: {error}.", "Is the disk full, or the folder not yours to write to?")
+    return NodeError(
+        NODE,
+        "filename_prefix",
+        f"writing {prefix!r} failed: {error}.",
+        "Is the disk full, or the folder not yours to write to?",
+    )
 
 
 def _workflow(hidden) -> dict[str, str]:
     """The prompt and the workflow as SaveLatent keeps them, unless ComfyUI was told not to."""
     if args.disable_metadata:
         return {}
-    return {key: json.dumps(value) for key, value in {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}.items() if value is not None}
+    return {
+        key: json.dumps(value)
+        for key, value in {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}.items()
+        if value is not None
+    }
 
 
 class LoadNoiseMaps(io.ComfyNode):
@@ -91,7 +112,9 @@ class LoadNoiseMaps(io.ComfyNode):
             description="Load noise maps that were saved before. Edit them with the model of their inversion; its prompts and cfg give the picture back.",
             inputs=[
                 io.Combo.Input(
-                    "file", options=_listed(), tooltip="A file of Save Noise Maps, in the output or the input folder or in the subfolder noise_maps of either."
+                    "file",
+                    options=_listed(),
+                    tooltip="A file of Save Noise Maps, in the output or the input folder or in the subfolder noise_maps of either.",
                 )
             ],
             outputs=[NoiseMapsType.Output(display_name="noise_maps", tooltip=NOISE_MAPS_TOOLTIP)],
@@ -121,9 +144,11 @@ class LoadNoiseMaps(io.ComfyNode):
 
 
 def _path(name: str) -> Path:
-    """Where the file that the widget names lies. Raises NodeError for one that is absent or outside of ComfyUI's folders.
+    """Where the file that the widget names lies. Raises NodeError for one that is absent or outside
+    of ComfyUI's folders.
 
-    Names are judged before the disk is looked at, and links inside the folders are followed, as ComfyUI does.
+    Names are judged before the disk is looked at, and links inside the folders are followed, as
+    ComfyUI does.
     """
     plain, folder = folder_paths.annotated_filepath(name)
     folder = os.path.abspath(folder or folder_paths.get_input_directory())
@@ -133,7 +158,12 @@ def _path(name: str) -> Path:
     except ValueError:  # another drive, or no name for a file at all
         found = False
     if not found:
-        raise NodeError("LoadNoiseMaps", "file", f"there is no {name!r} in ComfyUI's input and output folders.", "Choose a file of the list, or upload one.")
+        raise NodeError(
+            "LoadNoiseMaps",
+            "file",
+            f"there is no {name!r} in ComfyUI's input and output folders.",
+            "Choose a file of the list, or upload one.",
+        )
     return Path(path)
 
 

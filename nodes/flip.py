@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ddpm_core import edits, flip
-from .sampling import NOISE_MAPS_TOOLTIP, NoiseMapsType, check_maps
+from .host.guided import NOISE_MAPS_TOOLTIP, NoiseMapsType, check_maps
 
 
 class FlipNoiseMaps(io.ComfyNode):
@@ -18,9 +18,20 @@ class FlipNoiseMaps(io.ComfyNode):
             description="Mirror the picture before it is edited, with no new inversion.",
             inputs=[
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
-                io.Combo.Input("direction", options=list(edits.FLIPS), default="left-right", tooltip="A mirror, or top and bottom swapped."),
+                io.Combo.Input(
+                    "direction",
+                    options=list(edits.FLIPS),
+                    default="left-right",
+                    tooltip="A mirror, or top and bottom swapped.",
+                ),
             ],
-            outputs=[NoiseMapsType.Output(id="flipped", display_name="flipped_maps", tooltip="The mirrored maps, for Noise Map Edit or another edit of maps.")],
+            outputs=[
+                NoiseMapsType.Output(
+                    id="flipped",
+                    display_name="flipped_maps",
+                    tooltip="The mirrored maps, for Noise Map Edit or another edit of maps.",
+                )
+            ],
         )
 
     @classmethod

@@ -7,9 +7,18 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..ddpm_core.pictures import labelled_grid
+from ..ddpm_core.measure.pictures import labelled_grid
 from .edit import sample_along
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, make_guider, maps_latent, naming, progress
+from .host.guided import (
+    NOISE_MAPS_TOOLTIP,
+    NodeError,
+    NoiseMapsType,
+    check_fits,
+    make_guider,
+    maps_latent,
+    naming,
+    progress,
+)
 
 NODE = "EditGrid"
 
@@ -26,10 +35,13 @@ class EditGrid(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model that the picture was inverted with."),
                 io.Conditioning.Input(
-                    "positive", tooltip="A prompt that says what the picture shall show: the source prompt with as few words changed as possible."
+                    "positive",
+                    tooltip="A prompt that says what the picture shall show: the source prompt with as few words changed as possible.",
                 ),
                 io.Conditioning.Input("negative", tooltip="The negative prompt; usually the one of the inversion."),
-                NoiseMapsType.Input("noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} A batch of pictures gives a sheet for each."),
+                NoiseMapsType.Input(
+                    "noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} A batch of pictures gives a sheet for each."
+                ),
                 io.Vae.Input("vae", tooltip="The VAE that encoded the picture."),
                 io.String.Input(
                     "skips",
@@ -43,7 +55,14 @@ class EditGrid(io.ComfyNode):
                     tooltip="The columns: guidance towards the target prompt, with commas between them, 0 to 100. More changes more. "
                     "Paper: 15, useful 7 to 18. The demo model likes 3.",
                 ),
-                io.Int.Input("side", default=256, min=128, max=1024, step=8, tooltip="Pixels a side of a panel of the sheet, 128 to 1024."),
+                io.Int.Input(
+                    "side",
+                    default=256,
+                    min=128,
+                    max=1024,
+                    step=8,
+                    tooltip="Pixels a side of a panel of the sheet, 128 to 1024.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -52,7 +71,9 @@ class EditGrid(io.ComfyNode):
                     tooltip="The sheet: the source as the VAE gives it back, then a row for each skip and a column for each cfg.",
                 ),
                 io.Image.Output(
-                    id="pictures", display_name="pictures", tooltip="The edits in full size as a batch, row by row; of a batch of pictures, sheet by sheet."
+                    id="pictures",
+                    display_name="pictures",
+                    tooltip="The edits in full size as a batch, row by row; of a batch of pictures, sheet by sheet.",
                 ),
             ],
         )
@@ -80,7 +101,9 @@ class EditGrid(io.ComfyNode):
 def _numbers(socket: str, text: str, kind: type, low: float, high: float) -> list:
     """The numbers of a comma-separated text, each in [low, high]."""
     rule = f"{'whole numbers' if kind is int else 'numbers'} from {low} to {high} with commas between them"
-    remedy = f"Write for instance {low}, {high}." + (" A lower skip on EditFriendlyInvert allows lower ones." if socket == "skips" and low else "")
+    remedy = f"Write for instance {low}, {high}." + (
+        " A lower skip on EditFriendlyInvert allows lower ones." if socket == "skips" and low else ""
+    )
     try:
         numbers = [kind(part) for part in text.split(",")]
     except ValueError as error:

@@ -8,10 +8,10 @@ import torch
 from comfy_api.latest import io
 
 from ..ddpm_core import NoiseMaps, Process, Solver, schedule
-from ..ddpm_core.maps import check_finite
-from ..ddpm_core.rivals import INVERSIONS as ALL_INVERSIONS
-from ..ddpm_core.rivals import invert_by
-from .sampling import (
+from ..ddpm_core.checks import check_finite
+from ..ddpm_core.inversions.choice import INVERSIONS as ALL_INVERSIONS
+from ..ddpm_core.inversions.choice import invert_by
+from .host.guided import (
     NOISE_MAPS_TOOLTIP,
     GuidedRun,
     NodeError,
@@ -35,7 +35,9 @@ SKIP = (
     "An edit can skip more than the inversion, not less."
 )
 SEED = "Seed of the maps. Every seed gives the picture back exactly; edits differ a little from seed to seed."
-INVERSIONS = [method for method in ALL_INVERSIONS if method != "sdedit"]  # which needs no node: it is KSampler with denoise below 1
+INVERSIONS = [
+    method for method in ALL_INVERSIONS if method != "sdedit"
+]  # which needs no node: it is KSampler with denoise below 1
 
 
 def _eta_input() -> io.Float.Input:
@@ -90,8 +92,13 @@ class EditFriendlyInvert(io.ComfyNode):
             category="edit-friendly noise maps",
             description="Invert a picture into noise maps that give it back exactly. Edit them, or sample along them with another prompt (Noise Map Edit).",
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model; LoRAs and patches on it are used. Use the same one for the edit."),
-                io.Conditioning.Input("positive", tooltip="A prompt that says what the picture shows now. May be empty."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The diffusion model; LoRAs and patches on it are used. Use the same one for the edit.",
+                ),
+                io.Conditioning.Input(
+                    "positive", tooltip="A prompt that says what the picture shows now. May be empty."
+                ),
                 io.Conditioning.Input("negative", tooltip="The negative prompt; usually empty."),
                 io.Latent.Input("latent", tooltip=LATENT),
                 io.Int.Input(
@@ -102,7 +109,14 @@ class EditFriendlyInvert(io.ComfyNode):
                     tooltip="Steps of the whole schedule. Quality (paper): 100. Fast: 10, with skip 4. Above 100, ddim_uniform starts below the top.",
                 ),
                 io.Int.Input("skip", default=36, min=0, max=999, tooltip=SKIP),
-                io.Float.Input("cfg", default=3.5, min=0.0, max=100.0, step=0.1, tooltip="Guidance towards the source prompt. Paper: 3.5. 1 is twice as fast."),
+                io.Float.Input(
+                    "cfg",
+                    default=3.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Guidance towards the source prompt. Paper: 3.5. 1 is twice as fast.",
+                ),
                 _eta_input(),
                 _solver_input(),
                 io.Combo.Input(
@@ -113,7 +127,11 @@ class EditFriendlyInvert(io.ComfyNode):
                 ),
                 seed_input(SEED),
                 _chunk_input(),
-                io.Sigmas.Input("sigmas", optional=True, tooltip="Noise levels of your own, high to low; they replace steps and scheduler."),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="Noise levels of your own, high to low; they replace steps and scheduler.",
+                ),
                 _inversion_input(),
             ],
             outputs=[NoiseMapsType.Output(display_name="noise_maps", tooltip=NOISE_MAPS_TOOLTIP)],
@@ -121,12 +139,31 @@ class EditFriendlyInvert(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, positive, negative, latent, steps, skip, cfg, eta, solver, scheduler, seed, chunk, sigmas=None, inversion=INVERSIONS[0], **kwargs
+        cls,
+        model,
+        positive,
+        negative,
+        latent,
+        steps,
+        skip,
+        cfg,
+        eta,
+        solver,
+        scheduler,
+        seed,
+        chunk,
+        sigmas=None,
+        inversion=INVERSIONS[0],
+        **kwargs,
     ) -> io.NodeOutput:
         socket = "scheduler" if sigmas is None else "sigmas"
         levels = _levels(NODE, socket, model, _spaced(model, scheduler, steps) if sigmas is None else sigmas)
         options = {"skip": skip, "eta": eta, "solver": Solver(solver), "seed": seed}
-        return io.NodeOutput(_invert(NODE, "model", make_guider(model, positive, negative, cfg), latent, levels, chunk, inversion, options))
+        return io.NodeOutput(
+            _invert(
+                NODE, "model", make_guider(model, positive, negative, cfg), latent, levels, chunk, inversion, options
+            )
+        )
 
 
 class EditFriendlyInvertAdvanced(io.ComfyNode):
@@ -139,7 +176,8 @@ class EditFriendlyInvertAdvanced(io.ComfyNode):
             description="The same inversion with a guider and noise levels of your own, from the nodes around SamplerCustomAdvanced.",
             inputs=[
                 io.Guider.Input(
-                    "guider", tooltip="The model with a prompt that says what the picture shows now, and its guidance. Paper: 3.5; 1 is twice as fast."
+                    "guider",
+                    tooltip="The model with a prompt that says what the picture shows now, and its guidance. Paper: 3.5; 1 is twice as fast.",
                 ),
                 io.Sigmas.Input(
                     "sigmas",
@@ -158,13 +196,17 @@ class EditFriendlyInvertAdvanced(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, guider, sigmas, latent, skip, eta, solver, seed, chunk, inversion=INVERSIONS[0], **kwargs) -> io.NodeOutput:
+    def execute(
+        cls, guider, sigmas, latent, skip, eta, solver, seed, chunk, inversion=INVERSIONS[0], **kwargs
+    ) -> io.NodeOutput:
         levels = _levels(ADVANCED, "sigmas", guider.model_patcher, sigmas)
         options = {"skip": skip, "eta": eta, "solver": Solver(solver), "seed": seed}
         return io.NodeOutput(_invert(ADVANCED, "guider", guider, latent, levels, chunk, inversion, options))
 
 
-def _invert(node: str, socket: str, guider, latent: dict, levels: list[float], chunk: int, inversion: str, options: dict) -> NoiseMaps:
+def _invert(
+    node: str, socket: str, guider, latent: dict, levels: list[float], chunk: int, inversion: str, options: dict
+) -> NoiseMaps:
     """The noise maps of a LATENT under a guider; ``socket`` is where the model came in."""
     model, skip = guider.model_patcher, options["skip"]
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
@@ -176,7 +218,11 @@ def _invert(node: str, socket: str, guider, latent: dict, levels: list[float], c
     made = []
 
     def body(now: Running) -> torch.Tensor:
-        per_call = 1 if one_timestep_a_call(guider, len(now.latent)) else chunk or automatic_chunk(guider.inner_model, now.latent.shape, now.latent.device)
+        per_call = (
+            1
+            if one_timestep_a_call(guider, len(now.latent))
+            else chunk or automatic_chunk(guider.inner_model, now.latent.shape, now.latent.device)
+        )
         own = {"process": process_of(model), "chunk": per_call, "mask": mask, "callback": now.report}
         made.append(invert_by(inversion, now.denoise, now.latent, levels, **options, **own))
         return now.latent
@@ -187,7 +233,8 @@ def _invert(node: str, socket: str, guider, latent: dict, levels: list[float], c
 
 
 def _spaced(model, scheduler: str, steps: int) -> torch.Tensor:
-    """Some schedulers (ddim_uniform) give more noise levels than asked for; the paper's schedule is their last ones."""
+    """Some schedulers (ddim_uniform) give more noise levels than asked for; the paper's schedule is
+    their last ones."""
     return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)[-(steps + 1) :]
 
 
@@ -217,7 +264,12 @@ def _check(node: str, model, samples: torch.Tensor, levels: list[float], skip: i
     with naming(node, "latent", "Look at what encodes the picture: VAEs in half precision can overflow."):
         check_finite(samples, "the latent")
     if skip >= len(levels) - 1:
-        raise NodeError(node, "skip", f"it must be less than the {len(levels) - 1} steps of the schedule; got {skip}.", "Lower skip, or raise steps.")
+        raise NodeError(
+            node,
+            "skip",
+            f"it must be less than the {len(levels) - 1} steps of the schedule; got {skip}.",
+            "Lower skip, or raise steps.",
+        )
 
 
 NODES = [EditFriendlyInvert, EditFriendlyInvertAdvanced]

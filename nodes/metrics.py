@@ -7,9 +7,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..ddpm_core.metrics import psnr, ssim
-from ..ddpm_core.perceptual import Unavailable, load_lpips
-from .sampling import NodeError
+from ..ddpm_core.measure.metrics import psnr, ssim
+from ..ddpm_core.measure.perceptual import Unavailable, load_lpips
+from .host.guided import NodeError
 
 NODE = "EditMetrics"
 SMALLEST = 11  # pixels: SSIM's window
@@ -26,13 +26,20 @@ class EditMetrics(io.ComfyNode):
             description="Measure how much of the source an edit keeps: PSNR, SSIM, LPIPS where it is installed, and CLIP's similarity of the two pictures.",
             inputs=[
                 io.Image.Input(
-                    "source", tooltip="The source picture, or a batch. Better the one that went through VAE Encode and Decode: no edit can come nearer to it."
+                    "source",
+                    tooltip="The source picture, or a batch. Better the one that went through VAE Encode and Decode: no edit can come nearer to it.",
                 ),
                 io.Image.Input(
-                    "edited", tooltip="The edited picture, of the same size, or a batch; a single picture is measured against every one of a batch."
+                    "edited",
+                    tooltip="The edited picture, of the same size, or a batch; a single picture is measured against every one of a batch.",
                 ),
                 io.Float.Input(
-                    "gain", default=4.0, min=0.0, max=100.0, step=0.5, tooltip="How much the difference picture is amplified, 0 to 100; 1 is as it is."
+                    "gain",
+                    default=4.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.5,
+                    tooltip="How much the difference picture is amplified, 0 to 100; 1 is as it is.",
                 ),
                 io.Mask.Input(
                     "mask",
@@ -47,16 +54,24 @@ class EditMetrics(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.String.Output(id="figures", display_name="figures", tooltip="All figures as text; of a batch the mean, the smallest and the greatest."),
+                io.String.Output(
+                    id="figures",
+                    display_name="figures",
+                    tooltip="All figures as text; of a batch the mean, the smallest and the greatest.",
+                ),
                 io.Image.Output(
-                    id="difference", display_name="difference", tooltip="The absolute difference of the whole pictures times gain, cut off at 1; black is none."
+                    id="difference",
+                    display_name="difference",
+                    tooltip="The absolute difference of the whole pictures times gain, cut off at 1; black is none.",
                 ),
                 io.Float.Output(
                     id="psnr",
                     display_name="psnr",
                     tooltip="Mean peak signal-to-noise ratio, 0 to 100 dB; higher is nearer, identical pictures have 100.",
                 ),
-                io.Float.Output(id="ssim", display_name="ssim", tooltip="Mean structural similarity, -1 to 1; 1 is identical."),
+                io.Float.Output(
+                    id="ssim", display_name="ssim", tooltip="Mean structural similarity, -1 to 1; 1 is identical."
+                ),
             ],
         )
 
@@ -67,13 +82,20 @@ class EditMetrics(io.ComfyNode):
         try:
             ratios, similarities = psnr(source, edited, mask), ssim(source, edited, mask)
         except ImportError as error:
-            raise NodeError(NODE, "source", f"SSIM needs kornia; {error}.", "Run: python -m pip install kornia") from error
+            raise NodeError(
+                NODE, "source", f"SSIM needs kornia; {error}.", "Run: python -m pip install kornia"
+            ) from error
         lines = [_line("PSNR", ratios, ".2f", " dB"), _line("SSIM", similarities, ".4f"), _lpips(source, edited, mask)]
         if clip_vision is not None:
             lines.append(_line("CLIP image similarity", _image_similarity(clip_vision, source, edited), ".4f"))
         share = "whole pictures" if mask is None else f"inside the mask, {100 * mask.mean():.1f} % of the picture"
         difference = ((source - edited).abs() * gain).clamp(0, 1).movedim(1, -1)
-        return io.NodeOutput("\n".join([*lines, f"measured: {share}"]), difference, ratios.clamp(max=CAP).mean().item(), similarities.mean().item())
+        return io.NodeOutput(
+            "\n".join([*lines, f"measured: {share}"]),
+            difference,
+            ratios.clamp(max=CAP).mean().item(),
+            similarities.mean().item(),
+        )
 
 
 def _pair(source: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,11 +103,20 @@ def _pair(source: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
     sizes = [f"{len(p)} of {p.shape[2]} x {p.shape[1]} pixels" for p in (source, edited)]
     got = f"; got {sizes[1]}, and {sizes[0]} at source."
     if source.shape[1:3] != edited.shape[1:3]:
-        raise NodeError(NODE, "edited", f"the pictures must have one size{got}", "Scale one of them with Upscale Image, or crop it.")
+        raise NodeError(
+            NODE, "edited", f"the pictures must have one size{got}", "Scale one of them with Upscale Image, or crop it."
+        )
     if 1 not in (len(source), len(edited)) and len(source) != len(edited):
-        raise NodeError(NODE, "edited", f"both batches must be of one length, or one of them a single picture{got}", "Take as many of each.")
+        raise NodeError(
+            NODE,
+            "edited",
+            f"both batches must be of one length, or one of them a single picture{got}",
+            "Take as many of each.",
+        )
     if min(source.shape[1:3]) < SMALLEST:
-        raise NodeError(NODE, "source", f"SSIM needs {SMALLEST} pixels or more a side; got {sizes[0]}.", "Give larger pictures.")
+        raise NodeError(
+            NODE, "source", f"SSIM needs {SMALLEST} pixels or more a side; got {sizes[0]}.", "Give larger pictures."
+        )
     pictures, others = torch.broadcast_tensors(source[..., :3], edited[..., :3])
     return pictures.movedim(-1, 1), others.movedim(-1, 1)
 
@@ -95,10 +126,20 @@ def _mask(mask: Tensor, shape: torch.Size) -> Tensor:
     count, _, height, width = shape
     mask = mask.reshape(-1, 1, *mask.shape[-2:]).float()
     if len(mask) not in (1, count):
-        raise NodeError(NODE, "mask", f"it must be one mask or one for each of the {count} pictures; got {len(mask)}.", "Take as many masks as pictures.")
+        raise NodeError(
+            NODE,
+            "mask",
+            f"it must be one mask or one for each of the {count} pictures; got {len(mask)}.",
+            "Take as many masks as pictures.",
+        )
     mask = comfy.utils.common_upscale(mask, width, height, "bilinear", "disabled").clamp(0, 1)
     if (mask.sum((1, 2, 3)) == 0).any():
-        raise NodeError(NODE, "mask", f"it is empty (all zeros, {width} x {height}), so there is nothing to measure.", "Draw a region, or take the mask away.")
+        raise NodeError(
+            NODE,
+            "mask",
+            f"it is empty (all zeros, {width} x {height}), so there is nothing to measure.",
+            "Draw a region, or take the mask away.",
+        )
     return mask
 
 
@@ -123,7 +164,10 @@ def _lpips(source: Tensor, edited: Tensor, mask: Tensor | None) -> str:
 
 def _image_similarity(clip_vision, source: Tensor, edited: Tensor) -> Tensor:
     """Cosine of the image embeddings of pictures (N, 3, H, W)."""
-    embeddings = [clip_vision.encode_image(pictures.movedim(1, -1))["image_embeds"].float().flatten(1) for pictures in (source, edited)]
+    embeddings = [
+        clip_vision.encode_image(pictures.movedim(1, -1))["image_embeds"].float().flatten(1)
+        for pictures in (source, edited)
+    ]
     return torch.cosine_similarity(*embeddings)
 
 

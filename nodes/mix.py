@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ddpm_core import mix
-from ..ddpm_core.mixing import same_start
-from .sampling import NOISE_MAPS_TOOLTIP, NoiseMapsType, check_maps, latent_mask, naming, window_inputs
+from ..ddpm_core.edits.mix import same_start
+from .host.guided import NOISE_MAPS_TOOLTIP, NoiseMapsType, check_maps, latent_mask, naming, window_inputs
 
 NODE = "MixNoiseMaps"
 
@@ -21,13 +21,35 @@ class MixNoiseMaps(io.ComfyNode):
             description="Blend two inversions: everywhere, inside a mask (a collage that the model draws), or in some of the steps (the layout of one, the "
             "details of the other). Both need the same size, steps, scheduler, eta and solver.",
             inputs=[
-                NoiseMapsType.Input("noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} What stays where nothing is blended in."),
-                NoiseMapsType.Input("other_maps", tooltip="What is blended in: another picture, inverted with the same settings, best with the same seed."),
-                io.Float.Input("amount", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="How much of other_maps: 0 is none, 1 is all. Beyond the paper."),
+                NoiseMapsType.Input(
+                    "noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} What stays where nothing is blended in."
+                ),
+                NoiseMapsType.Input(
+                    "other_maps",
+                    tooltip="What is blended in: another picture, inverted with the same settings, best with the same seed.",
+                ),
+                io.Float.Input(
+                    "amount",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much of other_maps: 0 is none, 1 is all. Beyond the paper.",
+                ),
                 *window_inputs("blended", 100.0, 0.0),
-                io.Mask.Input("mask", optional=True, tooltip="Where other_maps come in; soft edges are kept. Without it: everywhere."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where other_maps come in; soft edges are kept. Without it: everywhere.",
+                ),
             ],
-            outputs=[NoiseMapsType.Output(id="mixed", display_name="mixed_maps", tooltip="The blend, for Noise Map Edit or another edit of maps.")],
+            outputs=[
+                NoiseMapsType.Output(
+                    id="mixed",
+                    display_name="mixed_maps",
+                    tooltip="The blend, for Noise Map Edit or another edit of maps.",
+                )
+            ],
         )
 
     @classmethod

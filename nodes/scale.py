@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..ddpm_core import mixing
-from .sampling import NOISE_MAPS_TOOLTIP, NoiseMapsType, check_maps, naming, seed_input, window_inputs
+from ..ddpm_core.edits import mix as mixing
+from .host.guided import NOISE_MAPS_TOOLTIP, NoiseMapsType, check_maps, naming, seed_input, window_inputs
 
 NODE = "ScaleNoiseMaps"
 
@@ -20,7 +20,9 @@ class ScaleNoiseMaps(io.ComfyNode):
             description="Keep only a share of the picture's structure, in all steps or some: the model gets more freedom than cfg and skip alone give it. "
             "Fresh noise fills up what is taken away.",
             inputs=[
-                NoiseMapsType.Input("noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} Push a colour after this, or the push is scaled too."),
+                NoiseMapsType.Input(
+                    "noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} Push a colour after this, or the push is scaled too."
+                ),
                 io.Float.Input(
                     "scale",
                     default=0.8,
@@ -33,7 +35,13 @@ class ScaleNoiseMaps(io.ComfyNode):
                 *window_inputs("scaled", 100.0, 0.0),
                 seed_input("Seed of the fresh noise. Changes of maps in a chain need different ones."),
             ],
-            outputs=[NoiseMapsType.Output(id="scaled", display_name="scaled_maps", tooltip="The scaled maps, for Noise Map Edit or another edit of maps.")],
+            outputs=[
+                NoiseMapsType.Output(
+                    id="scaled",
+                    display_name="scaled_maps",
+                    tooltip="The scaled maps, for Noise Map Edit or another edit of maps.",
+                )
+            ],
         )
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ddpm_core import edits, shift
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, seed_input
+from .host.guided import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, seed_input
 
 
 class ShiftNoise(io.ComfyNode):
@@ -19,7 +19,9 @@ class ShiftNoise(io.ComfyNode):
             description="Move the picture inside its frame: the model draws what comes in at the border.",
             inputs=[
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
-                io.Int.Input("x", default=0, min=-4096, max=4096, tooltip=f"How far to the right {cells}; negative is left."),
+                io.Int.Input(
+                    "x", default=0, min=-4096, max=4096, tooltip=f"How far to the right {cells}; negative is left."
+                ),
                 io.Int.Input("y", default=0, min=-4096, max=4096, tooltip=f"How far down {cells}; negative is up."),
                 io.Combo.Input(
                     "fill",
@@ -29,7 +31,13 @@ class ShiftNoise(io.ComfyNode):
                 ),
                 seed_input("Seed of the fresh noise. Changes of maps in a chain need different ones."),
             ],
-            outputs=[NoiseMapsType.Output(id="shifted", display_name="shifted_maps", tooltip="The shifted maps, for Noise Map Edit or another edit of maps.")],
+            outputs=[
+                NoiseMapsType.Output(
+                    id="shifted",
+                    display_name="shifted_maps",
+                    tooltip="The shifted maps, for Noise Map Edit or another edit of maps.",
+                )
+            ],
         )
 
     @classmethod
@@ -39,7 +47,9 @@ class ShiftNoise(io.ComfyNode):
         for socket, value, size in (("x", x, width), ("y", y, height)):
             if abs(value) >= size:
                 raise NodeError(
-                    "ShiftNoise", socket, f"the picture is {size} latent cells long here, so it must lie between {1 - size} and {size - 1}; got {value}."
+                    "ShiftNoise",
+                    socket,
+                    f"the picture is {size} latent cells long here, so it must lie between {1 - size} and {size - 1}; got {value}.",
                 )
         return io.NodeOutput(shift(noise_maps, x, y, fill=fill, seed=seed))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..ddpm_core.figures import figure_picture, statistics_figure, statistics_text
-from ..ddpm_core.statistics import statistics
-from .sampling import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, naming
+from ..ddpm_core.measure.plots import figure_picture, statistics_figure, statistics_text
+from ..ddpm_core.measure.stats import statistics
+from .host.guided import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, naming
 
 NODE = "NoiseMapStats"
 
@@ -20,26 +20,39 @@ class NoiseMapStats(io.ComfyNode):
             category="edit-friendly noise maps/measure",
             description="Plot the variance of the noise maps by step and their correlation from step to step. Native maps have 1 and 0; edit-friendly ones "
             "are well above 1 and near -0.5, and that is why edits keep the picture.",
-            inputs=[NoiseMapsType.Input("noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} Two steps or more of them with noise: eta above 0, so not ddim.")],
+            inputs=[
+                NoiseMapsType.Input(
+                    "noise_maps",
+                    tooltip=f"{NOISE_MAPS_TOOLTIP} Two steps or more of them with noise: eta above 0, so not ddim.",
+                )
+            ],
             outputs=[
                 io.Image.Output(
                     id="plot",
                     display_name="plot",
                     tooltip="Variance (0 and more) and correlation (-1 to 1) by per cent of the schedule, 100 is noisy; the dotted lines are white noise.",
                 ),
-                io.String.Output(id="figures", display_name="figures", tooltip="The same as a table, and a sentence that says what it means."),
+                io.String.Output(
+                    id="figures",
+                    display_name="figures",
+                    tooltip="The same as a table, and a sentence that says what it means.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, noise_maps, **kwargs) -> io.NodeOutput:
         check_maps(NODE, noise_maps)
-        with naming(NODE, "noise_maps", "Invert with eta above 0 (not ddim), and with skip at least three below steps."):
+        with naming(
+            NODE, "noise_maps", "Invert with eta above 0 (not ddim), and with skip at least three below steps."
+        ):
             found = statistics(noise_maps)
         try:
             picture = figure_picture(statistics_figure({"these maps": found}))
         except ImportError as error:
-            raise NodeError(NODE, "noise_maps", f"the plot needs matplotlib; {error}.", "Run: python -m pip install matplotlib") from error
+            raise NodeError(
+                NODE, "noise_maps", f"the plot needs matplotlib; {error}.", "Run: python -m pip install matplotlib"
+            ) from error
         return io.NodeOutput(picture.movedim(0, -1)[None], statistics_text(found))
 
 

@@ -25,7 +25,8 @@ def gaussian(mean: float = 0.0, variance: float = 1.0, process: Process = Proces
 
 
 def network(prompt: float = 0.0, process: Process = Process.VE):
-    """A smooth nonlinear denoiser that mixes neighbours and depends on a "prompt"; any shape (B, C, *S)."""
+    """A smooth nonlinear denoiser that mixes neighbours and depends on a "prompt"; any shape (B, C,
+    *S)."""
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         s = spread(sigma, x)

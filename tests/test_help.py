@@ -1,4 +1,5 @@
-"""The help pages and the translations say what the nodes have: no input forgotten, none made up, no picture missing."""
+"""The help pages and the translations say what the nodes have: no input forgotten, none made up, no
+picture missing."""
 
 import json
 import math
@@ -16,7 +17,11 @@ NODES = json.loads((PACK / "tests" / "comfyui" / "golden" / "nodes.json").read_t
 LANGUAGES = sorted({folder.name for folder in LOCALES.iterdir()} | {page.stem for page in DOCS.glob("*/*.md")})
 ITEM = re.compile(r"^- \*\*(.+?)\*\*(.*(?:\n  .*)*)", re.MULTILINE)
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]*)\)")
-STEPS_OF = {"4 x 64 x 64": 100 - 36, "4 x 128 x 128": 100 - 36, "16 x 13 x 60 x 90": 50}  # the latents on the page of Save Noise Maps
+STEPS_OF = {
+    "4 x 64 x 64": 100 - 36,
+    "4 x 128 x 128": 100 - 36,
+    "16 x 13 x 60 x 90": 50,
+}  # the latents on the page of Save Noise Maps
 MESSAGE_SYNTAX = re.compile(r"[{}@|$]")  # which the frontend's translations read as more than text
 
 
@@ -94,12 +99,16 @@ def test_every_picture_is_on_a_page_and_all_are_small():
 def test_the_page_of_save_noise_maps_says_what_maps_take(language, tmp_path):
     steps, shape = 200, (1, 4, 32, 32)
     zeros = {name: torch.zeros(count, *shape) for name, count in (("latents", steps + 1), ("predictions", steps))}
-    maps = NoiseMaps(sigmas=torch.linspace(10, 0, steps + 1), residuals=torch.zeros(steps, *shape, dtype=torch.float64), **zeros)
+    maps = NoiseMaps(
+        sigmas=torch.linspace(10, 0, steps + 1), residuals=torch.zeros(steps, *shape, dtype=torch.float64), **zeros
+    )
     taken = []
     for half in (False, True):
         maps.save(tmp_path / "maps.safetensors", half=half)
         taken.append((tmp_path / "maps.safetensors").stat().st_size / (steps * math.prod(shape)))
-    said = re.findall(r"(\d+(?: x \d+){2,})[^\n]*?([\d.]+) ([MG])B[^\n]*?([\d.]+) ([MG])B", page_text("SaveNoiseMaps", language))
+    said = re.findall(
+        r"(\d+(?: x \d+){2,})[^\n]*?([\d.]+) ([MG])B[^\n]*?([\d.]+) ([MG])B", page_text("SaveNoiseMaps", language)
+    )
     assert [latent for latent, *_ in said] == list(STEPS_OF)
     for latent, *sizes in said:
         values = STEPS_OF[latent] * math.prod(map(int, latent.split(" x ")))
@@ -136,7 +145,9 @@ def test_the_frontend_can_read_the_texts_of_a_language(language):
 
 @every_page
 def test_a_language_has_the_names_of_the_menu(language):
-    assert set(locale(language, "main")["nodeCategories"]) == {part for node in NODES.values() for part in node["category"].split("/")}
+    assert set(locale(language, "main")["nodeCategories"]) == {
+        part for node in NODES.values() for part in node["category"].split("/")
+    }
 
 
 def test_english_is_what_the_nodes_say_themselves():

@@ -1,4 +1,5 @@
-"""What the registry and a user's ComfyUI are given: pyproject.toml, requirements, the archive, icon and banner, and what stops a release."""
+"""What the registry and a user's ComfyUI are given: pyproject.toml, requirements, the archive, icon
+and banner, and what stops a release."""
 
 import re
 import shutil
@@ -11,8 +12,26 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ("LICENSE", "README.md", "__init__.py", "ddpm_core", "example_workflows", "locales", "nodes", "pyproject.toml", "requirements.txt", "web")
-FIELDS = ("Repository", "Documentation", '"Bug Tracker"', "PublisherId", "Icon", "Banner")  # that the publisher fills in
+SHIPPED = (
+    "LICENSE",
+    "README.md",
+    "__init__.py",
+    "ddpm_core",
+    "example_workflows",
+    "locales",
+    "nodes",
+    "pyproject.toml",
+    "requirements.txt",
+    "web",
+)
+FIELDS = (
+    "Repository",
+    "Documentation",
+    '"Bug Tracker"',
+    "PublisherId",
+    "Icon",
+    "Banner",
+)  # that the publisher fills in
 
 
 def read(name):
@@ -68,19 +87,26 @@ def test_what_the_registry_scans_for_is_linted(pyproject):
 
 
 def test_the_oldest_python_and_comfyui_are_tested_on_github(pyproject):
-    core, comfyui = (job["strategy"]["matrix"] for job in yaml.safe_load(read(".github/workflows/test.yml"))["jobs"].values())
+    core, comfyui = (
+        job["strategy"]["matrix"] for job in yaml.safe_load(read(".github/workflows/test.yml"))["jobs"].values()
+    )
     assert f">={core['python'][0]}" == pyproject["project"]["requires-python"]
     assert comfyui["comfyui"][0] == pyproject["tool"]["comfy"]["requires-comfyui"].replace(">=", "v")
 
 
 def test_sources_are_ascii():
-    sources = [ROOT / "__init__.py", *(path for folder in ("ddpm_core", "nodes", "tests", ".github") for path in (ROOT / folder).rglob("*.py"))]
+    sources = [
+        ROOT / "__init__.py",
+        *(path for folder in ("ddpm_core", "nodes", "tests", ".github") for path in (ROOT / folder).rglob("*.py")),
+    ]
     assert len(sources) > 50
     assert [str(path) for path in sources if not path.read_bytes().isascii()] == []
 
 
 def test_the_archive_leaves_out_nothing_that_a_node_reads():
-    assert {path for path in left_out() if not re.fullmatch(r"/[\w.-]+/?", path)} == set(), "without wildcards, and from the root, one sees what goes"
+    assert {path for path in left_out() if not re.fullmatch(r"/[\w.-]+/?", path)} == set(), (
+        "without wildcards, and from the root, one sees what goes"
+    )
     assert {path.strip("/") for path in left_out()} & set(SHIPPED) == set()
     assert [path for path in left_out() if not (ROOT / path.strip("/")).exists()] == []
     assert [name for name in SHIPPED if not (ROOT / name).exists()] == []
@@ -101,7 +127,8 @@ def test_icon_and_banner_have_the_registrys_shape(pyproject, name, ratio, most_b
 
 @pytest.fixture
 def release(pyproject, tmp_path):
-    """Run the check of a release on a copy in which everything is filled in but ``empty``, with the given heading in its changelog."""
+    """Run the check of a release on a copy in which everything is filled in but ``empty``, with the
+    given heading in its changelog."""
 
     def run(empty=(), heading="## {} - 2031-05-06"):
         text = read("pyproject.toml")
@@ -110,7 +137,9 @@ def release(pyproject, tmp_path):
             text = re.sub(rf"^{key} = .*$", f'{key} = "{value}"', text, flags=re.MULTILINE)
         (tmp_path / "pyproject.toml").write_text(text, "utf-8")
         older = "## 0.0.1 - 2030-01-01\n\n- an older thing\n"
-        (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading.format(pyproject['project']['version'])}\n\n- a new thing\n\n{older}", "utf-8")
+        (tmp_path / "CHANGELOG.md").write_text(
+            f"# Changelog\n\n{heading.format(pyproject['project']['version'])}\n\n- a new thing\n\n{older}", "utf-8"
+        )
         shutil.copy(ROOT / ".github" / "release.py", tmp_path)
         return subprocess.run([sys.executable, "release.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
 

@@ -1,4 +1,5 @@
-"""The demo model: a small latent diffusion model in Stable Diffusion's shape, stored as a diffusers pipeline folder."""
+"""The demo model: a small latent diffusion model in Stable Diffusion's shape, stored as a diffusers
+pipeline folder."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ SCHEDULER = {
 
 
 def write_tokenizer(folder: Path) -> None:
-    """A CLIP byte-pair vocabulary in which every word of a caption is one token; other words are spelled by characters."""
+    """A CLIP byte-pair vocabulary in which every word of a caption is one token; other words are
+    spelled by characters."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     letters = sorted(ByteLevel.alphabet())
@@ -72,18 +74,30 @@ def write_tokenizer(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(dict.fromkeys(vocabulary))}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps({**special, "tokenizer_class": "CLIPTokenizer", "model_max_length": CONTEXT}, indent=2))
+    special = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    }
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**special, "tokenizer_class": "CLIPTokenizer", "model_max_length": CONTEXT}, indent=2)
+    )
 
 
 def build_pipeline(folder: Path):
-    """An untrained demo model as a ``diffusers.StableDiffusionPipeline``; its tokenizer is written below ``folder``."""
+    """An untrained demo model as a ``diffusers.StableDiffusionPipeline``; its tokenizer is written
+    below ``folder``."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     write_tokenizer(folder / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.eos_token_id}
+    ends = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.eos_token_id,
+    }
     return StableDiffusionPipeline(
         vae=AutoencoderKL(**VAE),
         text_encoder=CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **ends, **TEXT)),

@@ -1,8 +1,9 @@
 """Drawn scenes with a known truth: one shape on a shaded background with a few grey dots.
 
-A scene's caption names its shape, fill, colour and background. What the caption does not say (position, size,
-rotation, the shading of the background, the dots) is what an edit must keep. As every scene is a set of numbers, the true
-result of an edit is the same scene with one number changed: ``dataclasses.replace(scene, color="green")``.
+A scene's caption names its shape, fill, colour and background. What the caption does not say
+(position, size, rotation, the shading of the background, the dots) is what an edit must keep. As
+every scene is a set of numbers, the true result of an edit is the same scene with one number
+changed: ``dataclasses.replace(scene, color="green")``.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def caption(scene: Scene, fill: bool = True, color: bool = True, background: boo
 
 
 def random_scene(generator: torch.Generator) -> Scene:
-    """A scene with every number drawn from ``generator``; shape and background never have the same colour name."""
+    """A scene with every number drawn from ``generator``; shape and background never have the same
+    colour name."""
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
@@ -177,7 +179,8 @@ def _distance(shape: str, p: Tensor) -> Tensor:
 
 
 def _fill_amount(fill: str, p: Tensor, soft: Tensor) -> Tensor:
-    """Share of the second colour at points of the shape's frame. p: (n, ..., 2), soft: (n, ...) half a pixel."""
+    """Share of the second colour at points of the shape's frame. p: (n, ..., 2), soft: (n, ...)
+    half a pixel."""
     if fill == "plain":
         return torch.zeros(p.shape[:-1])
     if fill == "striped":
@@ -206,7 +209,8 @@ def _grid(scenes, size, window, span):
 
 
 def layers(scenes, points: Tensor, pixel: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Shape coverage, share of the second colour, and soft shadow at points (B, H, W, 2); each (B, H, W)."""
+    """Shape coverage, share of the second colour, and soft shadow at points (B, H, W, 2); each (B,
+    H, W)."""
     radius = torch.tensor([s.radius for s in scenes])[:, None, None]
     angle = torch.tensor([s.angle for s in scenes])[:, None, None]
     center = torch.tensor([(s.x, s.y) for s in scenes])[:, None, None, :]
@@ -229,10 +233,13 @@ def layers(scenes, points: Tensor, pixel: float) -> tuple[Tensor, Tensor, Tensor
     return cover, second, shadow
 
 
-def render(scenes: Sequence[Scene], size: int = SIZE, window: Sequence[tuple[float, float]] | None = None, span: float = 1.0) -> Tensor:
+def render(
+    scenes: Sequence[Scene], size: int = SIZE, window: Sequence[tuple[float, float]] | None = None, span: float = 1.0
+) -> Tensor:
     """Draw scenes, anti-aliased. Returns (B, 3, size, size), float32 in [0, 1].
 
-    ``window`` gives the upper left corner of a square cut-out of side ``span`` for each scene (default: the whole picture).
+    ``window`` gives the upper left corner of a square cut-out of side ``span`` for each scene
+    (default: the whole picture).
     """
     points, pixel = _grid(scenes, size, window, span)
     cover, second, shadow = (part[..., None] for part in layers(scenes, points, pixel))
@@ -242,11 +249,14 @@ def render(scenes: Sequence[Scene], size: int = SIZE, window: Sequence[tuple[flo
 
 
 def candidates(scene: Scene, size: int) -> Tensor:
-    """The scene under every shape, fill, color and background, in the order of their tables: (8, 4, 8, 8, 3, size, size)."""
+    """The scene under every shape, fill, color and background, in the order of their tables: (8, 4,
+    8, 8, 3, size, size)."""
     variants = [replace(scene, shape=shape, fill=fill) for shape in SHAPES for fill in FILLS]
     points, pixel = _grid([scene], size, None, 1.0)
     parts = layers(variants, points.expand(len(variants), *points.shape[1:]), pixel)
-    cover, second, shadow = (part.unflatten(0, (len(SHAPES), len(FILLS)))[:, :, None, None, ..., None] for part in parts)
+    cover, second, shadow = (
+        part.unflatten(0, (len(SHAPES), len(FILLS)))[:, :, None, None, ..., None] for part in parts
+    )
     grounds = [replace(scene, background=name) for name in BACKGROUNDS]
     color = torch.tensor(list(COLORS.values()))[:, None, None, None, :]
     ground = _ground(grounds, points.expand(len(grounds), *points.shape[1:]), pixel)
@@ -267,7 +277,9 @@ def _ground(scenes: Sequence[Scene], points: Tensor, pixel: float) -> Tensor:
     along = torch.tensor([(math.cos(s.shade_angle), math.sin(s.shade_angle)) for s in scenes])[:, None, None, :]
     shade = torch.tensor([s.shade for s in scenes])[:, None, None]
     light = 1 + shade * ((points - 0.5) * along).sum(-1) * 2
-    picture = (torch.tensor([BACKGROUNDS[s.background] for s in scenes])[:, None, None, :] * light[..., None]).clamp(0, 1)
+    picture = (torch.tensor([BACKGROUNDS[s.background] for s in scenes])[:, None, None, :] * light[..., None]).clamp(
+        0, 1
+    )
     dots = torch.full((len(scenes), MAX_DOTS, 3), -9.0)
     for i, scene in enumerate(scenes):
         if scene.dots:

@@ -1,7 +1,7 @@
 """Train the demo model from drawn scenes: ``python -m ddpm_core.demo.train``.
 
-The times are minutes of wall clock on whatever machine it runs on; the learning rate falls to zero over each stage. Any stage
-can be run again alone.
+The times are minutes of wall clock on whatever machine it runs on; the learning rate falls to zero
+over each stage. Any stage can be run again alone.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def crop_batch(count: int, side: int, generator: torch.Generator) -> torch.Tenso
 
 
 def train_autoencoder(pipe, minutes: float, kl_weight: float, device: str, generator: torch.Generator) -> None:
-    """Mean squared and absolute error with a light KL term; 64-pixel crops first, whole pictures for the last 30 %."""
+    """Mean squared and absolute error with a light KL term; 64-pixel crops first, whole pictures
+    for the last 30 %."""
     vae = pipe.vae.to(device).train()
     average = copy.deepcopy(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
@@ -82,12 +83,17 @@ def train_autoencoder(pipe, minutes: float, kl_weight: float, device: str, gener
             recon = vae.decode(posterior.sample()).sample.float()
         squared = F.mse_loss(recon, pictures)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        optimize(optimizer, clock, squared + 0.1 * F.l1_loss(recon, pictures) + kl_weight * kl.float(), vae.parameters())
+        optimize(
+            optimizer, clock, squared + 0.1 * F.l1_loss(recon, pictures) + kl_weight * kl.float(), vae.parameters()
+        )
         update_average(average, vae, step, 0.998)
         step += 1
         seen += (squared.item() - seen) * max(0.02, 1 / step)
         if step % 100 == 0:
-            print(f"autoencoder {clock.progress:6.1%}  step {step}  crop PSNR {10 * math.log10(4 / seen):.2f} dB  kl {kl.item():.2f}", flush=True)
+            print(
+                f"autoencoder {clock.progress:6.1%}  step {step}  crop PSNR {10 * math.log10(4 / seen):.2f} dB  kl {kl.item():.2f}",
+                flush=True,
+            )
     vae.load_state_dict(average.state_dict())
     vae.eval()
 
@@ -99,25 +105,41 @@ def encode(vae, pictures: torch.Tensor, device: str) -> torch.Tensor:
 
 
 def random_caption(scene, generator: torch.Generator) -> str:
-    """The caption with each attribute left out once in ten times, and nothing at all once in ten times."""
+    """The caption with each attribute left out once in ten times, and nothing at all once in ten
+    times."""
     drop = torch.rand(4, generator=generator) < 0.1
     return "" if drop[0] else caption(scene, fill=not drop[1], color=not drop[2], background=not drop[3])
 
 
-def encoded_scenes(pipe, count: int, cache: Path | None, device: str, generator: torch.Generator) -> tuple[list[Scene], torch.Tensor]:
-    """``count`` random scenes and their scaled latents (count, 4, h, w), read from or written to ``cache``."""
+def encoded_scenes(
+    pipe, count: int, cache: Path | None, device: str, generator: torch.Generator
+) -> tuple[list[Scene], torch.Tensor]:
+    """``count`` random scenes and their scaled latents (count, 4, h, w), read from or written to
+    ``cache``."""
     scenes = [random_scene(generator) for _ in range(count)]
     if cache is not None and cache.exists():
         return scenes, load_file(cache)["latents"]
-    parts = [encode(pipe.vae, render(scenes[i : i + 32]), device).cpu() for i in trange(0, count, 32, desc="encoding scenes")]
+    parts = [
+        encode(pipe.vae, render(scenes[i : i + 32]), device).cpu() for i in trange(0, count, 32, desc="encoding scenes")
+    ]
     latents = (torch.cat(parts) * pipe.vae.config.scaling_factor).contiguous()
     if cache is not None:
         save_file({"latents": latents}, cache)
     return scenes, latents
 
 
-def train_denoiser(pipe, scenes: list[Scene], latents: torch.Tensor, minutes: float, rate: float, device: str, generator: torch.Generator, save) -> None:
-    """Noise prediction with min-SNR weights (Hang et al. 2303.09556), UNet and text encoder together."""
+def train_denoiser(
+    pipe,
+    scenes: list[Scene],
+    latents: torch.Tensor,
+    minutes: float,
+    rate: float,
+    device: str,
+    generator: torch.Generator,
+    save,
+) -> None:
+    """Noise prediction with min-SNR weights (Hang et al. 2303.09556), UNet and text encoder
+    together."""
     unet, text = pipe.unet.to(device).train(), pipe.text_encoder.to(device).train()
     model = torch.nn.ModuleList([unet, text])
     average = copy.deepcopy(model)
@@ -128,9 +150,13 @@ def train_denoiser(pipe, scenes: list[Scene], latents: torch.Tensor, minutes: fl
         rows = torch.randint(len(scenes), (32,), generator=generator)
         x = latents[rows].to(device)
         words = [random_caption(scenes[i], generator) for i in rows.tolist()]
-        tokens = pipe.tokenizer(words, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt").input_ids
+        tokens = pipe.tokenizer(
+            words, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
+        ).input_ids
         t = torch.randint(1000, (32,), generator=generator).to(device)
-        noise = torch.randn(x.shape, generator=generator) + OFFSET * torch.randn(*x.shape[:2], 1, 1, generator=generator)
+        noise = torch.randn(x.shape, generator=generator) + OFFSET * torch.randn(
+            *x.shape[:2], 1, 1, generator=generator
+        )
         noise = noise.to(device)
         a = abar[t].view(-1, 1, 1, 1)
         with torch.autocast(device, torch.bfloat16):
@@ -138,7 +164,9 @@ def train_denoiser(pipe, scenes: list[Scene], latents: torch.Tensor, minutes: fl
             predicted = unet(a.sqrt() * x + (1 - a).sqrt() * noise, t, context).sample.float()
         snr = (a / (1 - a)).flatten()
         error = (predicted - noise).square().mean((1, 2, 3))
-        weight = snr.clamp(max=5) / snr * snr.clamp(max=1) ** -0.3  # the second factor: words bind where the noise is high
+        weight = (
+            snr.clamp(max=5) / snr * snr.clamp(max=1) ** -0.3
+        )  # the second factor: words bind where the noise is high
         optimize(optimizer, clock, (weight * error).mean(), model.parameters())
         update_average(average, model, step, 0.9985)
         step += 1
@@ -154,7 +182,8 @@ def train_denoiser(pipe, scenes: list[Scene], latents: torch.Tensor, minutes: fl
 
 @torch.no_grad()
 def measure_latents(pipe, folder: Path, device: str, generator: torch.Generator) -> None:
-    """Set the scale that makes latents of unit deviation; fit latent channels (and 1) to RGB in [-1, 1] for quick previews."""
+    """Set the scale that makes latents of unit deviation; fit latent channels (and 1) to RGB in
+    [-1, 1] for quick previews."""
     pictures = render([random_scene(generator) for _ in range(128)])
     latents = encode(pipe.vae, pictures, device).cpu()
     scale = round(1 / latents.std().item(), 4)
@@ -162,20 +191,29 @@ def measure_latents(pipe, folder: Path, device: str, generator: torch.Generator)
     columns = torch.cat([latents * scale, torch.ones_like(latents[:, :1])], 1).permute(0, 2, 3, 1).reshape(-1, 5)
     colors = F.avg_pool2d(pictures * 2 - 1, 8).permute(0, 2, 3, 1).reshape(-1, 3)
     factors = torch.linalg.lstsq(columns, colors).solution
-    (folder / "preview.json").write_text(json.dumps({"latent_rgb_factors": factors[:4].tolist(), "latent_rgb_factors_bias": factors[4].tolist()}))
+    (folder / "preview.json").write_text(
+        json.dumps({"latent_rgb_factors": factors[:4].tolist(), "latent_rgb_factors_bias": factors[4].tolist()})
+    )
 
 
 def name_as_published(path: Path) -> None:
-    """Give a CLIP text encoder's tensors the names that published checkpoints have, which every version of transformers and ComfyUI reads."""
-    tensors = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in load_file(path).items()}
+    """Give a CLIP text encoder's tensors the names that published checkpoints have, which every
+    version of transformers and ComfyUI reads."""
+    tensors = {
+        key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in load_file(path).items()
+    }
     save_file(tensors, path, metadata={"format": "pt"})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/model"), help="folder of the pipeline")
-    parser.add_argument("--autoencoder-minutes", type=float, default=24, help="0 keeps the autoencoder that is in the folder")
-    parser.add_argument("--kl-weight", type=float, default=2e-6, help="weight of the autoencoder's KL term, per latent value")
+    parser.add_argument(
+        "--autoencoder-minutes", type=float, default=24, help="0 keeps the autoencoder that is in the folder"
+    )
+    parser.add_argument(
+        "--kl-weight", type=float, default=2e-6, help="weight of the autoencoder's KL term, per latent value"
+    )
     parser.add_argument("--resume", action="store_true", help="start from what is in the folder")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="the denoiser's greatest learning rate")
     parser.add_argument("--scenes", type=int, default=6144, help="scenes that the denoiser learns from")
@@ -203,7 +241,9 @@ def main() -> None:
         stored.save_pretrained(args.out)
         name_as_published(args.out / "text_encoder" / "model.safetensors")
 
-    parts = ["vae"] * bool(args.resume or not args.autoencoder_minutes) + ["unet", "text_encoder"] * (args.resume and not args.autoencoder_minutes)
+    parts = ["vae"] * bool(args.resume or not args.autoencoder_minutes) + ["unet", "text_encoder"] * (
+        args.resume and not args.autoencoder_minutes
+    )
     for part in parts:
         pipe.register_modules(**{part: type(getattr(pipe, part)).from_pretrained(args.out / part).float()})
     if args.autoencoder_minutes:
@@ -212,7 +252,9 @@ def main() -> None:
         save()
     if args.denoiser_minutes:
         pipe.vae.to(args.device).eval()
-        scenes, latents = encoded_scenes(pipe, args.scenes, args.cache, args.device, torch.Generator().manual_seed(args.seed + 1))
+        scenes, latents = encoded_scenes(
+            pipe, args.scenes, args.cache, args.device, torch.Generator().manual_seed(args.seed + 1)
+        )
         train_denoiser(pipe, scenes, latents, args.denoiser_minutes, args.learning_rate, args.device, generator, save)
     print("stored in", args.out)
 

@@ -1,12 +1,13 @@
-"""One ComfyUI and one browser for all the tests here; where they are absent the tests are skipped, and the last lines of the run say so."""
+"""One ComfyUI and one browser for all the tests here; where they are absent the tests are skipped,
+and the last lines of the run say so."""
 
 import re
 
 import pytest
 
-from tests.comfyui import browser as browser_module
-from tests.comfyui import server as server_module
-from tests.comfyui.on_page import EMPTY
+from tests.comfyui.rig import browser as browser_module
+from tests.comfyui.rig import server as server_module
+from tests.comfyui.rig.on_page import EMPTY
 
 HOW_TO_COMFYUI = "install ComfyUI in ~/comfy/ComfyUI with a .venv inside (or set COMFYUI_PATH and COMFYUI_PYTHON)"
 HOW_TO_BROWSER = "pip install playwright, and apt-get install chromium (or set CHROMIUM)"
@@ -47,13 +48,17 @@ def shown(page, no_errors):
 
 def pytest_itemcollected(item):
     """Mark what each test needs, where the summary finds it in the reports."""
-    item.user_properties += [("needs", name) for name in ("server", "page") if name in getattr(item, "fixturenames", ())]
+    item.user_properties += [
+        ("needs", name) for name in ("server", "page") if name in getattr(item, "fixturenames", ())
+    ]
 
 
 def _counts(stats, need):
     """How many tests with this need ran, and how many were collected to run."""
     reports = {
-        outcome: [report for report in stats.get(outcome, []) if ("needs", need) in getattr(report, "user_properties", [])]
+        outcome: [
+            report for report in stats.get(outcome, []) if ("needs", need) in getattr(report, "user_properties", [])
+        ]
         for outcome in ("passed", "failed", "error", "skipped")
     }
     ran = len(reports["passed"]) + len(reports["failed"])
@@ -66,11 +71,19 @@ def pytest_terminal_summary(terminalreporter):
     where = f"ComfyUI {server_module.comfyui_version(comfy)} at {comfy}" if comfy else ""
     for title, need, place, reason, how in (
         ("COMFYUI", "server", where, no_server, HOW_TO_COMFYUI),
-        ("COMFYUI'S FRONTEND", "page", f"it in {browser_module.find_chromium()}", no_server or no_browser, HOW_TO_COMFYUI if no_server else HOW_TO_BROWSER),
+        (
+            "COMFYUI'S FRONTEND",
+            "page",
+            f"it in {browser_module.find_chromium()}",
+            no_server or no_browser,
+            HOW_TO_COMFYUI if no_server else HOW_TO_BROWSER,
+        ),
     ):
         ran, known = _counts(terminalreporter.stats, need)
         if ran:
-            terminalreporter.write_sep("=", f"{title}: {ran} test{'s' * (ran != 1)} ran against {place}", green=True, bold=True)
+            terminalreporter.write_sep(
+                "=", f"{title}: {ran} test{'s' * (ran != 1)} ran against {place}", green=True, bold=True
+            )
         elif known:
             said = f"{reason}; {how}" if reason else "see the errors above"
             terminalreporter.write_sep("=", f"{title}: NOT TESTED: {said}", red=True, bold=True)

@@ -1,4 +1,5 @@
-"""The frontend in a browser: it opens, converts, queues and pictures a workflow, and says what it lacks."""
+"""The frontend in a browser: it opens, converts, queues and pictures a workflow, and says what it
+lacks."""
 
 import copy
 import json
@@ -6,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from tests.comfyui.server import PACK, PromptError
+from tests.comfyui.rig.server import PACK, PromptError
 
 
 def workflow(middle="ImageInvert"):
@@ -28,16 +29,34 @@ def workflow(middle="ImageInvert"):
             "inputs": [{"name": "image", "type": "IMAGE", "link": 1}],
             "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [2]}],
         },
-        {"id": 3, "type": "PreviewImage", "pos": [600, 0], "size": [240, 280], "inputs": [{"name": "images", "type": "IMAGE", "link": 2}], "outputs": []},
+        {
+            "id": 3,
+            "type": "PreviewImage",
+            "pos": [600, 0],
+            "size": [240, 280],
+            "inputs": [{"name": "images", "type": "IMAGE", "link": 2}],
+            "outputs": [],
+        },
     ]
-    return {"last_node_id": 3, "last_link_id": 2, "nodes": nodes, "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]], "groups": [], "version": 0.4}
+    return {
+        "last_node_id": 3,
+        "last_link_id": 2,
+        "nodes": nodes,
+        "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]],
+        "groups": [],
+        "version": 0.4,
+    }
 
 
 def test_converts_and_queues(page):
     page.load(workflow())
     assert page.missing() == []
     prompt = page.prompt()
-    assert {node_id: node["class_type"] for node_id, node in prompt.items()} == {"1": "EmptyImage", "2": "ImageInvert", "3": "PreviewImage"}
+    assert {node_id: node["class_type"] for node_id, node in prompt.items()} == {
+        "1": "EmptyImage",
+        "2": "ImageInvert",
+        "3": "PreviewImage",
+    }
     assert prompt["1"]["inputs"] == {"width": 96, "height": 64, "batch_size": 1, "color": 0xFF8000}
     assert prompt["2"]["inputs"] == {"image": ["1", 0]}
     [image] = page.queue().images
@@ -52,8 +71,12 @@ def test_screenshot_shows_the_whole_graph(page, tmp_path):
     page.screenshot(tmp_path / "graph.png")
     with Image.open(tmp_path / "graph.png") as picture:
         colours = {colour for count, colour in picture.convert("RGB").getcolors(1 << 20) if count > 1000}
-        assert picture.size == pytest.approx((840 + 80, 280 + 80), abs=50)  # the nodes' bounds and a margin; titles stand above
-    assert any(red < 10 and abs(green - 127) < 5 and blue > 245 for red, green, blue in colours), "the previewed picture is not to be seen"
+        assert picture.size == pytest.approx(
+            (840 + 80, 280 + 80), abs=50
+        )  # the nodes' bounds and a margin; titles stand above
+    assert any(red < 10 and abs(green - 127) < 5 and blue > 245 for red, green, blue in colours), (
+        "the previewed picture is not to be seen"
+    )
 
 
 def test_missing_node_is_named(page):

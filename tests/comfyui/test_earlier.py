@@ -1,5 +1,6 @@
-"""Workflows that were saved with an earlier version load and run as they did: `earlier` holds each version's templates, their API prompts and
-the nodes' signatures as they were released. A new version adds a folder; nothing in an old one changes."""
+"""Workflows that were saved with an earlier version load and run as they did: `earlier` holds each
+version's templates, their API prompts and the nodes' signatures as they were released. A new
+version adds a folder; nothing in an old one changes."""
 
 import json
 from pathlib import Path
@@ -25,7 +26,8 @@ def kept_prompt(workflow):
 
 
 def inputs_of(info):
-    """(name, type, options) of each input, in the order in which the frontend makes widgets and sockets."""
+    """(name, type, options) of each input, in the order in which the frontend makes widgets and
+    sockets."""
     groups = [info["input"].get(group, {}) for group in ("required", "optional")]
     for name, (kind, *options) in [entry for group in groups for entry in group.items()]:
         settings = dict(options[0]) if options else {}
@@ -52,7 +54,11 @@ def test_every_node_still_takes_what_it_took(server, version):
             assert set(settings.get("options", [])) <= set(settings_now.get("options", [])), (name, socket)
             assert settings_now.get("min", 0) <= settings.get("min", 0), (name, socket)
             assert settings_now.get("max", 0) >= settings.get("max", 0), (name, socket)
-        needed = [socket for socket in new["input"].get("required", {}) if socket not in {entry[0] for entry in inputs_of(old)}]
+        needed = [
+            socket
+            for socket in new["input"].get("required", {})
+            if socket not in {entry[0] for entry in inputs_of(old)}
+        ]
         assert needed == [], f"{name}: an old prompt lacks them; make them optional"
         assert new["output"][: len(old["output"])] == old["output"], name
 
@@ -66,7 +72,9 @@ def test_it_opens_with_the_values_that_were_saved(page, workflow):
     assert set(prompt) == set(kept)
     for node_id, node in kept.items():
         assert prompt[node_id]["class_type"] == node["class_type"]
-        assert {name: prompt[node_id]["inputs"].get(name) for name in node["inputs"]} == node["inputs"], node["class_type"]
+        assert {name: prompt[node_id]["inputs"].get(name) for name in node["inputs"]} == node["inputs"], node[
+            "class_type"
+        ]
 
 
 @each_workflow

@@ -7,12 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.comfyui.server import PACK, PromptError
+from tests.comfyui.rig.server import PACK, PromptError
 from tests.comfyui.test_nodes import TARGET, difference, graph, node, pictures, refusal
 
 CALLS = 5  # of the model in the inversion, one timestep each, and again in the edit
-SETTINGS = {"target": {"text": TARGET}, "maps": {"steps": CALLS + 1, "skip": 1, "chunk": 1}, "edit": {"skip": 1, "cfg": 5.0}}
-WHERE = {1: "EditFriendlyInvert", 3: "EditFriendlyInvert", 5: "EditFriendlyInvert", 6: "NoiseMapEdit", 8: "NoiseMapEdit", 10: "NoiseMapEdit"}
+SETTINGS = {
+    "target": {"text": TARGET},
+    "maps": {"steps": CALLS + 1, "skip": 1, "chunk": 1},
+    "edit": {"skip": 1, "cfg": 5.0},
+}
+WHERE = {
+    1: "EditFriendlyInvert",
+    3: "EditFriendlyInvert",
+    5: "EditFriendlyInvert",
+    6: "NoiseMapEdit",
+    8: "NoiseMapEdit",
+    10: "NoiseMapEdit",
+}
 WORDS = "the patch found no scale for this layer"
 
 
@@ -26,7 +37,8 @@ def right(server):
 
 @pytest.fixture
 def faulty(request):
-    """The prompt of the same edit with a model that goes wrong; the same prompt again goes on with the call after the fault."""
+    """The prompt of the same edit with a model that goes wrong; the same prompt again goes on with
+    the call after the fault."""
 
     def build(fault, at, place="wrapper", chunk=1):
         broken = node("FaultyModel", model=["model", 0], fault=fault, at=at, tag=request.node.name, place=place)
@@ -87,15 +99,27 @@ def test_an_error_in_a_patch_keeps_its_words_and_leaves_the_model_as_it_was(serv
 def test_values_that_are_not_finite_are_named_with_what_to_do(server, faulty, sizes, right, fault, at):
     prompt = faulty(fault, at)
     error = failure(server, prompt)
-    words = (WHERE[at], "input 'model'", "at sigma", "float16", "--bf16-unet", "NaN or infinite", "1 of 2304" if fault == "inf" else "2304 of 2304")
+    words = (
+        WHERE[at],
+        "input 'model'",
+        "at sigma",
+        "float16",
+        "--bf16-unet",
+        "NaN or infinite",
+        "1 of 2304" if fault == "inf" else "2304 of 2304",
+    )
     assert all(word in error.message for word in words), error.message
     assert_goes_on(server, prompt, sizes, at, right)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_latent_that_is_not_finite_is_refused(server, value):
-    message = refusal(server, broken=node("BrokenLatent", latent=["latent", 0], value=value), maps={"latent": ["broken", 0]})
-    assert all(word in message for word in ("EditFriendlyInvert", "input 'latent'", "1 of 2304", "VAEs in half precision")), message
+    message = refusal(
+        server, broken=node("BrokenLatent", latent=["latent", 0], value=value), maps={"latent": ["broken", 0]}
+    )
+    assert all(
+        word in message for word in ("EditFriendlyInvert", "input 'latent'", "1 of 2304", "VAEs in half precision")
+    ), message
 
 
 @pytest.mark.parametrize("most", [4, 2])
@@ -106,12 +130,15 @@ def test_out_of_memory_halves_the_timesteps_a_call(server, faulty, sizes, right,
     found = sizes()
     tries = [size for size in found if size > most]
     assert tries, "ComfyUI divided the batch itself, so nothing ran out of memory"
-    assert found[: len(tries)] == tries == sorted(set(tries), reverse=True)  # each try is smaller than the one before, and what fits is kept to
+    assert (
+        found[: len(tries)] == tries == sorted(set(tries), reverse=True)
+    )  # each try is smaller than the one before, and what fits is kept to
     assert sum(found[len(tries) :]) == 2 * 2 * CALLS
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"), [("out of memory", "you ran out of memory on your GPU"), ("out of memory in words", "out of memory for 2 samples")]
+    ("fault", "words"),
+    [("out of memory", "you ran out of memory on your GPU"), ("out of memory in words", "out of memory for 2 samples")],
 )
 def test_where_not_even_one_timestep_fits_the_error_says_so(server, faulty, sizes, right, fault, words):
     error = failure(server, faulty(fault, 1, "network", chunk=4))
@@ -122,7 +149,9 @@ def test_where_not_even_one_timestep_fits_the_error_says_so(server, faulty, size
 
 
 def test_maps_stay_on_the_cpu_and_take_16_bytes_a_value(server):
-    report = json.loads(server.queue(graph(**SETTINGS, told=node("MapsReport", noise_maps=["maps", 0])))["told"].text[0])
+    report = json.loads(
+        server.queue(graph(**SETTINGS, told=node("MapsReport", noise_maps=["maps", 0])))["told"].text[0]
+    )
     latent = (1, 4, 24, 24)
     assert {name: (held["device"], held["dtype"], tuple(held["shape"])) for name, held in report.items()} == {
         "sigmas": ("cpu", "torch.float64", (CALLS + 1,)),
@@ -130,7 +159,9 @@ def test_maps_stay_on_the_cpu_and_take_16_bytes_a_value(server):
         "residuals": ("cpu", "torch.float64", (CALLS, *latent)),
         "predictions": ("cpu", "torch.float32", (CALLS, *latent)),
     }
-    assert sum(report[name]["bytes"] for name in ("latents", "residuals", "predictions")) == (16 * CALLS + 4) * math.prod(latent)
+    assert sum(report[name]["bytes"] for name in ("latents", "residuals", "predictions")) == (
+        16 * CALLS + 4
+    ) * math.prod(latent)
 
 
 def test_maps_that_take_more_than_half_of_the_free_memory_are_warned_of(server):
@@ -148,7 +179,10 @@ def test_a_mask_that_is_not_finite_is_refused(server, socket):
     if socket == "the mask of the edit":
         changes["edit"] = {"mask": ["broken", 0]}
     else:
-        changes |= {"masked": node("SetLatentNoiseMask", samples=["latent", 0], mask=["broken", 0]), "maps": {"latent": ["masked", 0]}}
+        changes |= {
+            "masked": node("SetLatentNoiseMask", samples=["latent", 0], mask=["broken", 0]),
+            "maps": {"latent": ["masked", 0]},
+        }
     message = refusal(server, **changes)
     where = "NoiseMapEdit, input 'mask'" if "edit" in changes else "EditFriendlyInvert, input 'latent'"
     assert where in message

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from tests.comfyui.server import PACK, PromptError
+from tests.comfyui.rig.server import PACK, PromptError
 from tests.comfyui.test_nodes import TARGET, difference, graph, node, pictures, text
 
-KEPT = PACK / "tests" / "data" / "maps-1.safetensors"
+KEPT = PACK / "tests" / "core" / "data" / "maps-1.safetensors"
 EDIT = {"target": {"text": TARGET}, "edit": {"cfg": 5.0, "skip": -1}}
 
 
 def save(server, prefix, precision="full"):
     """What SaveNoiseMaps says of the file that it wrote, and the file."""
-    history = server.queue(graph(save=node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix=prefix, precision=precision)))
+    history = server.queue(
+        graph(save=node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix=prefix, precision=precision))
+    )
     [entry] = history["save"].ui["noise_maps"]
     assert entry["type"] == "output"
     return history["save"], server.base / "output" / entry["subfolder"] / entry["filename"]
@@ -72,7 +74,12 @@ def test_a_file_that_was_written_again_is_read_again(server):
     before = pictures(edit_of(server, name), "out")
     other = node("DrawDemoScene", shape="ring", fill="plain", color="green", background="pink", layout=9)
     load = {"load": node("LoadNoiseMaps", file=name), "edit": {**EDIT["edit"], "noise_maps": ["load", 0]}}
-    server.queue(graph(scene=other, save=node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix="noise_maps/new", precision="full")))
+    server.queue(
+        graph(
+            scene=other,
+            save=node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix="noise_maps/new", precision="full"),
+        )
+    )
     shutil.copy(path.with_name("new_00001_.safetensors"), path)
     after = pictures(server.queue(graph(**{**EDIT, **load})), "out")
     assert np.abs(after - before).mean() > 10
@@ -94,7 +101,9 @@ def test_files_outside_of_comfyuis_folders_are_not_read(server, name):
     (server.base / "output" / "sub").mkdir(exist_ok=True)
     shutil.copy(KEPT, secret)
     try:
-        words = refused(server, load=node("LoadNoiseMaps", file=name.format(secret=secret)), edit={"noise_maps": ["load", 0]})
+        words = refused(
+            server, load=node("LoadNoiseMaps", file=name.format(secret=secret)), edit={"noise_maps": ["load", 0]}
+        )
     finally:
         secret.unlink()
     assert "LoadNoiseMaps, input 'file'" in words
@@ -120,14 +129,22 @@ def test_a_linked_folder_is_listed_and_read(server, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(KEPT.read_bytes()[:900], "must be a whole safetensors file"), (b"\x89PNG" + bytes(99), "must be a whole"), (None, "8 x 12")],
+    [
+        (KEPT.read_bytes()[:900], "must be a whole safetensors file"),
+        (b"\x89PNG" + bytes(99), "must be a whole"),
+        (None, "8 x 12"),
+    ],
     ids=["truncated", "foreign", "other-size"],
 )
 def test_a_file_that_holds_no_maps_for_this_model_is_refused(server, content, words):
     if content is None:
         shutil.copy(KEPT, server.base / "input" / "broken.safetensors")
         moved = {"load": node("LoadNoiseMaps", file="broken.safetensors"), "edit": {"noise_maps": ["mix", 0]}}
-        said = refused(server, **moved, mix=node("MixNoiseMaps", noise_maps=["maps", 0], other_maps=["load", 0], amount=0.5, start=100.0, end=0.0))
+        said = refused(
+            server,
+            **moved,
+            mix=node("MixNoiseMaps", noise_maps=["maps", 0], other_maps=["load", 0], amount=0.5, start=100.0, end=0.0),
+        )
         assert "MixNoiseMaps, input 'other_maps'" in said
         return
     (server.base / "input" / "broken.safetensors").write_bytes(content)
@@ -152,7 +169,9 @@ def other_scene():
         "other": node("DrawDemoScene", shape="ring", fill="plain", color="yellow", background="green", layout=5),
         "other latent": node("VAEEncode", pixels=["other", 0], vae=["model", 2]),
         "other words": text("a plain yellow ring on a green background"),
-        "other maps": node("EditFriendlyInvert", **{**maps, "latent": ["other latent", 0], "positive": ["other words", 0]}),
+        "other maps": node(
+            "EditFriendlyInvert", **{**maps, "latent": ["other latent", 0], "positive": ["other words", 0]}
+        ),
         "other trip": node("VAEDecode", samples=["other latent", 0], vae=["model", 2]),
         "other out": node("PreviewImage", images=["other trip", 0]),
     }
@@ -160,7 +179,11 @@ def other_scene():
 
 def mixed(**changes):
     inputs = {"noise_maps": ["maps", 0], "other_maps": ["other maps", 0], "amount": 1.0, "start": 100.0, "end": 0.0}
-    return {**other_scene(), "mix": node("MixNoiseMaps", **{**inputs, **changes}), "edit": {"noise_maps": ["mix", 0], "skip": -1}}
+    return {
+        **other_scene(),
+        "mix": node("MixNoiseMaps", **{**inputs, **changes}),
+        "edit": {"noise_maps": ["mix", 0], "skip": -1},
+    }
 
 
 RING = {"target": {"text": "a plain yellow ring on a green background"}}
@@ -180,7 +203,9 @@ def test_a_mix_inside_a_mask(server):
     whole = server.queue(graph(**mixed(mask=["mask", 0]), **mask, **RING))
     assert np.abs(pictures(whole, "out") - pictures(whole, "other out")).max() <= 1
     mask["right"] = node("SolidMask", value=0.0, width=96, height=192)
-    mask["halves"] = node("MaskComposite", destination=["mask", 0], source=["right", 0], x=96, y=0, operation="multiply")
+    mask["halves"] = node(
+        "MaskComposite", destination=["mask", 0], source=["right", 0], x=96, y=0, operation="multiply"
+    )
     half = server.queue(graph(**mixed(mask=["halves", 0]), **mask, **RING))
     assert np.abs(pictures(half, "out") - pictures(half, "other out"))[:, :, 96:].mean() > 5
     assert difference(half) > 20
@@ -201,7 +226,9 @@ def test_a_flip_mirrors_the_picture(server):
     result, source = pictures(history, "out"), pictures(history, "round trip")
     assert np.abs(result - source[:, :, ::-1]).mean() < 0.6 * np.abs(result - source).mean()
     back = node("FlipNoiseMaps", noise_maps=["flipped", 0], direction="left-right")
-    assert difference(server.queue(graph(flipped=flipped, back=back, edit={"noise_maps": ["back", 0], "skip": -1}))) <= 1
+    assert (
+        difference(server.queue(graph(flipped=flipped, back=back, edit={"noise_maps": ["back", 0], "skip": -1}))) <= 1
+    )
 
 
 def test_scaled_maps_give_more_freedom_step_by_step(server):
@@ -221,7 +248,9 @@ def test_an_uploaded_file_is_loaded(server):
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="up.safetensors"\r\nContent-Type: application/octet-stream\r\n\r\n'
     _, path = save(server, "noise_maps/upload")
     body = head.encode() + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
-    request = urllib.request.Request(f"{server.url}/upload/image", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"})
+    request = urllib.request.Request(
+        f"{server.url}/upload/image", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    )
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
         assert json.load(answer)["name"] == "up.safetensors"
     direct, loaded = server.queue(graph(**EDIT)), edit_of(server, "up.safetensors")

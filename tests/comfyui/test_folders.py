@@ -1,4 +1,5 @@
-"""The pack in folders of other names, as people download, unpack and rename them, beside a pack that has a package `nodes` too."""
+"""The pack in folders of other names, as people download, unpack and rename them, beside a pack
+that has a package `nodes` too."""
 
 import json
 import shutil
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.comfyui import server as server_module
-from tests.comfyui.server import PACK, Server
+from tests.comfyui.rig import server as server_module
+from tests.comfyui.rig.server import PACK, Server
 from tests.comfyui.test_nodes import difference, graph, node
 
 GOLDEN = set(json.loads(Path(__file__).with_name("golden").joinpath("nodes.json").read_text("utf-8")))
@@ -19,7 +20,8 @@ NAMES = ["ComfyUI Edit Friendly \u00e9\u753b (1)", "Edit_Friendly-maps.v1.2(1)",
 
 @pytest.fixture(scope="module", params=NAMES, ids=ascii)
 def renamed(request, tmp_path_factory):
-    """A server with a copy of the pack in a folder of this name, and told to keep workflows out of files."""
+    """A server with a copy of the pack in a folder of this name, and told to keep workflows out of
+    files."""
     reason = server_module.why_not()
     if reason:
         pytest.skip(f"COMFYUI NOT TESTED: {reason}")
@@ -30,11 +32,17 @@ def renamed(request, tmp_path_factory):
 
 
 def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
 
 
 def fetch(server, path):
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(server.url + urllib.parse.quote(path), timeout=60) as answer:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+        server.url + urllib.parse.quote(path), timeout=60
+    ) as answer:
         return answer.read()
 
 
@@ -63,7 +71,9 @@ def test_help_scripts_and_templates_are_served(renamed):
         try:
             fetch(renamed, f"/extensions/{renamed.folder}/noise_maps.js")
         except urllib.error.HTTPError:
-            pytest.xfail("this aiohttp serves no static folder whose name needs quoting in a URL (its issue 13433), so no pack so named has scripts or help")
+            pytest.xfail(
+                "this aiohttp serves no static folder whose name needs quoting in a URL (its issue 13433), so no pack so named has scripts or help"
+            )
     paths = {f"/extensions/{renamed.folder}/{path.relative_to(web).as_posix()}": path for path in web.rglob("*.*")}
     assert {f"/extensions/{renamed.folder}/docs/{name}.md" for name in GOLDEN} <= set(paths)
     for path, file in paths.items():

@@ -1,4 +1,5 @@
-"""The pack in the browser: what a person does with the nodes and templates there, by real clicks. Pictures of it: out/screenshots/."""
+"""The pack in the browser: what a person does with the nodes and templates there, by real clicks.
+Pictures of it: out/screenshots/."""
 
 import json
 import re
@@ -7,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.comfyui.on_page import (
+from tests.comfyui.rig.on_page import (
     EMPTY,
     FRAMES,
     NODE,
@@ -26,7 +27,7 @@ from tests.comfyui.on_page import (
     values,
     wait_until,
 )
-from tests.comfyui.server import PACK
+from tests.comfyui.rig.server import PACK
 from tests.comfyui.test_nodes import IDS
 from tests.comfyui.test_workflows import WORKFLOWS
 
@@ -42,14 +43,17 @@ WATCH = """() => {
     window.seen = []
     performance.clearResourceTimings()
 }"""
-INTERRUPTED_AT = "() => performance.getEntriesByType('resource').find(entry => entry.name.endsWith('/interrupt')).responseEnd"
+INTERRUPTED_AT = (
+    "() => performance.getEntriesByType('resource').find(entry => entry.name.endsWith('/interrupt')).responseEnd"
+)
 
 
 # --- every node ---
 
 
 def declared(definition):
-    """The node's inputs as the server declares them: {name: default} of those with a widget, and the sockets."""
+    """The node's inputs as the server declares them: {name: default} of those with a widget, and
+    the sockets."""
     widgets, sockets = {}, []
     for group in ("required", "optional"):
         for name, (kind, *options) in definition["input"].get(group, {}).items():
@@ -133,7 +137,12 @@ def test_the_help_panel_shows_our_text(shown, kind):
     text = shown.page.locator(".node-help-content .markdown-content")
     text.wait_for(timeout=20_000)
     assert words in " ".join(text.inner_text().split())
-    assert text.locator("img").evaluate_all("images => images.filter(image => image.complete && !image.naturalWidth).map(image => image.src)") == []
+    assert (
+        text.locator("img").evaluate_all(
+            "images => images.filter(image => image.complete && !image.naturalWidth).map(image => image.src)"
+        )
+        == []
+    )
     if kind in ("EditFriendlyInvert", "ShiftNoise"):
         shown.keep(f"help-{kind}")
     shown.page.locator(".node-library-tab-button").click()  # closes it
@@ -148,9 +157,14 @@ def open_template(page, name):
     page.page.get_by_role("option", name=page.server.folder).click()
     page.page.wait_for_function("() => document.querySelectorAll('.template-card').length > 5")
     page.keep("templates")
-    page.page.get_by_placeholder("Search templates...").fill(name)  # without it only the first twelve are there until one scrolls
+    page.page.get_by_placeholder("Search templates...").fill(
+        name
+    )  # without it only the first twelve are there until one scrolls
     card = page.page.get_by_test_id(f"template-workflow-{name}")
-    page.page.wait_for_function("card => [...card.querySelectorAll('img')].some(image => image.complete && image.naturalWidth > 0)", arg=card.element_handle())
+    page.page.wait_for_function(
+        "card => [...card.querySelectorAll('img')].some(image => image.complete && image.naturalWidth > 0)",
+        arg=card.element_handle(),
+    )
     return card
 
 
@@ -173,18 +187,26 @@ def test_run_button_and_live_previews(shown):
     shown.page.evaluate(WATCH)
     shown.page.get_by_test_id("queue-button").get_by_role("button").first.click()
     [edit] = node_ids(shown, "NoiseMapEdit")
-    shown.page.wait_for_function("id => seen.some(event => event.name === 'b_preview_with_metadata' && event.node === id)", arg=edit)
+    shown.page.wait_for_function(
+        "id => seen.some(event => event.name === 'b_preview_with_metadata' && event.node === id)", arg=edit
+    )
     shown.keep("live-preview")
     shown.page.wait_for_function("() => seen.some(event => event.name.startsWith('execution_'))")
     seen = shown.page.evaluate("() => seen")
     assert seen[-1]["name"] == "execution_success"
     for kind in ("EditFriendlyInvert", "NoiseMapEdit"):
-        previews = [event for event in seen if event["name"] == "b_preview_with_metadata" and [event["node"]] == node_ids(shown, kind)]
+        previews = [
+            event
+            for event in seen
+            if event["name"] == "b_preview_with_metadata" and [event["node"]] == node_ids(shown, kind)
+        ]
         assert len(previews) > 3, f"{kind} showed {len(previews)} previews"
         assert len({event["size"] for event in previews}) > 1, "every preview is the same"
         assert shown.page.evaluate(f"kind => {NODE}.imgs[0].naturalWidth > 0", kind)
     # The picture of DrawDemoScene, which shows none itself, is found on the preview beside it.
-    shown.page.wait_for_function("() => app.graph.nodes.filter(node => node.type === 'PreviewImage').every(node => node.imgs?.[0].complete)")
+    shown.page.wait_for_function(
+        "() => app.graph.nodes.filter(node => node.type === 'PreviewImage').every(node => node.imgs?.[0].complete)"
+    )
     shown.page.evaluate("() => app.canvas.setDirty(true, true)")
     shown.page.evaluate(FRAMES)
     assert near(pad_picture(shown), (220, 30, 40)).sum() > 500
@@ -209,7 +231,9 @@ def test_cancel_stops_soon_and_the_next_run_is_right(shown, kind):
     [running] = node_ids(shown, kind)
     shown.page.evaluate(WATCH)
     shown.page.get_by_test_id("queue-button").get_by_role("button").first.click()
-    shown.page.wait_for_function("id => seen.some(event => event.name === 'progress' && event.node === id && event.value >= 3)", arg=running)
+    shown.page.wait_for_function(
+        "id => seen.some(event => event.name === 'progress' && event.node === id && event.value >= 3)", arg=running
+    )
     shown.page.locator(".execution-actions button").first.click()
     shown.page.wait_for_function("() => seen.some(event => event.name.startsWith('execution_'))")
     seen = shown.page.evaluate("() => seen")
@@ -218,11 +242,14 @@ def test_cancel_stops_soon_and_the_next_run_is_right(shown, kind):
     assert seen[-1]["name"] == "execution_interrupted"
     assert reports[-1]["node"] == running
     assert reports[-1]["value"] < 0.9 * reports[-1]["max"]
-    # The step that ran; the others were on their way, since a busy browser reads reports later than the answer.
+    # The step that ran; the others were on their way, since a busy browser reads reports later than
+    # the answer.
     assert sum(event["at"] > interrupted_at for event in reports) <= 20
     shown.page.evaluate(WATCH)
     again = short_run()
-    assert any(event["name"] == "progress" and event["node"] == running for event in shown.page.evaluate("() => seen")), "nothing was computed anew"
+    assert any(
+        event["name"] == "progress" and event["node"] == running for event in shown.page.evaluate("() => seen")
+    ), "nothing was computed anew"
     assert len(again.images) == len(before.images)
     for old, new in zip(before.images, again.images):
         np.testing.assert_array_equal(np.asarray(old), np.asarray(new))
@@ -234,7 +261,9 @@ def test_cancel_stops_soon_and_the_next_run_is_right(shown, kind):
 def test_seeds_are_fixed_on_new_nodes_and_kept_on_load(shown):
     workflow = template("Shift a picture")
     for saved in workflow["nodes"]:
-        saved["widgets_values"] = ["randomize" if value == "fixed" else value for value in saved.get("widgets_values") or []]
+        saved["widgets_values"] = [
+            "randomize" if value == "fixed" else value for value in saved.get("widgets_values") or []
+        ]
     shown.load(workflow)
     assert values(shown, "EditFriendlyInvert")["control_after_generate"] == "randomize"
     assert values(shown, "ShiftNoise")["control_after_generate"] == "randomize"

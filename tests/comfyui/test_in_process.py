@@ -1,4 +1,5 @@
-"""The demo model in both worlds, the cost of an edit, and ComfyUI's samplers as oracles; numbers from ComfyUI's own process."""
+"""The demo model in both worlds, the cost of an edit, and ComfyUI's samplers as oracles; numbers
+from ComfyUI's own process."""
 
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from torch.testing import assert_close
 from ddpm_core import Process, Solver, schedule
 from ddpm_core.demo.model import CONTEXT, FOLDER
 from ddpm_core.demo.scenes import caption, random_scenes, render
-from ddpm_core.pipeline import Pipeline
-from tests.comfyui.server import PACK
+from ddpm_core.models.stable_diffusion import Pipeline
+from tests.comfyui.rig.server import PACK
 
 SCENE = random_scenes(1, seed=77)
 
@@ -36,7 +37,9 @@ def inputs():
 def outputs(server, inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("in_process")
     save_file(inputs, folder / "in.safetensors")
-    server.run_script(Path(__file__).with_name("in_process.py"), PACK, folder / "in.safetensors", folder / "out.safetensors")
+    server.run_script(
+        Path(__file__).with_name("in_process.py"), PACK, folder / "in.safetensors", folder / "out.safetensors"
+    )
     return load_file(folder / "out.safetensors")
 
 

@@ -1,4 +1,5 @@
-"""The nodes that compare and measure, and the other inversions, in the real ComfyUI; and the help pages, which its server hands out."""
+"""The nodes that compare and measure, and the other inversions, in the real ComfyUI; and the help
+pages, which its server hands out."""
 
 import json
 import time
@@ -12,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from tests.comfyui.server import FOLDER, PACK, PromptError, lacks_matplotlib
+from tests.comfyui.rig.server import FOLDER, PACK, PromptError, lacks_matplotlib
 from tests.comfyui.test_nodes import IDS, TARGET, difference, graph, masked, node, pictures, refusal
 
 
@@ -52,15 +53,25 @@ def test_native_maps_give_the_picture_back_and_edit_otherwise(server, solver, et
     settings = {"inversion": "native", "solver": solver, "eta": eta}
     assert difference(server.queue(graph(maps=settings))) <= 1
     changes = {"target": {"text": TARGET}, "edit": {"cfg": 5.0}}
-    native, ours = (server.queue(graph(**changes, maps={**settings, "inversion": name})) for name in ("native", "edit-friendly"))
+    native, ours = (
+        server.queue(graph(**changes, maps={**settings, "inversion": name})) for name in ("native", "edit-friendly")
+    )
     assert np.abs(pictures(native, "out") - pictures(ours, "out")).max() > 20
 
 
 def test_ddim_gives_the_picture_nearly_back(server):
-    history = server.queue(graph(maps={"inversion": "ddim", "steps": 50, "skip": 10, "cfg": 1.0}, edit={"skip": 10, "cfg": 1.0}))
+    history = server.queue(
+        graph(maps={"inversion": "ddim", "steps": 50, "skip": 10, "cfg": 1.0}, edit={"skip": 10, "cfg": 1.0})
+    )
     error = np.abs(pictures(history, "out") - pictures(history, "round trip"))
     assert 0.3 < error.mean() < 8
-    edited = server.queue(graph(target={"text": TARGET}, maps={"inversion": "ddim", "steps": 50, "skip": 10, "cfg": 1.0}, edit={"skip": 10, "cfg": 3.0}))
+    edited = server.queue(
+        graph(
+            target={"text": TARGET},
+            maps={"inversion": "ddim", "steps": 50, "skip": 10, "cfg": 1.0},
+            edit={"skip": 10, "cfg": 3.0},
+        )
+    )
     assert difference(edited) > 60
 
 
@@ -81,14 +92,25 @@ def test_a_noise_mask_keeps_the_picture_outside(server, inversion):
 @pytest.fixture
 def plotting(server):
     if lacks_matplotlib(server.python):
-        pytest.skip(f"NOISE MAP STATS NOT TESTED: {server.python} has no matplotlib; install the pack's requirements.txt there")
+        pytest.skip(
+            f"NOISE MAP STATS NOT TESTED: {server.python} has no matplotlib; install the pack's requirements.txt there"
+        )
     return server
 
 
-@pytest.mark.parametrize(("inversion", "sentence"), [("edit-friendly", "These are edit-friendly maps"), ("native", "look like the white noise")])
+@pytest.mark.parametrize(
+    ("inversion", "sentence"),
+    [("edit-friendly", "These are edit-friendly maps"), ("native", "look like the white noise")],
+)
 def test_stats_plot_and_say_what_the_maps_are(plotting, inversion, sentence):
-    stats = {"stats": node("NoiseMapStats", noise_maps=["maps", 0]), "plot": node("PreviewImage", images=["stats", 0]), "text": shown("stats", 1)}
-    history = plotting.queue(graph(**stats, maps={"inversion": inversion, "steps": 30, "skip": 6, "cfg": 1.0}, edit={"skip": 6}))
+    stats = {
+        "stats": node("NoiseMapStats", noise_maps=["maps", 0]),
+        "plot": node("PreviewImage", images=["stats", 0]),
+        "text": shown("stats", 1),
+    }
+    history = plotting.queue(
+        graph(**stats, maps={"inversion": inversion, "steps": 30, "skip": 6, "cfg": 1.0}, edit={"skip": 6})
+    )
     text = text_of(history, "text")
     assert text.splitlines()[2].split()[0] == "80"  # the first step after skip 6 of 30
     assert sentence in text.splitlines()[-1]
@@ -153,29 +175,50 @@ def test_identical_pictures_have_a_capped_ratio_and_history_stays_readable(serve
     assert text_of(history, "text").splitlines()[0] == "PSNR: identical"
     assert [float(text_of(history, name)) for name in ("psnr", "ssim")] == pytest.approx([100, 1])
     assert pictures(history, "difference").max() == 0
-    blend = node("ImageBlend", image1=["source", 0], image2=["edited", 0], blend_factor=["metrics", 2], blend_mode=["mode", 0])
-    fails = {"mode": node("PrimitiveString", value="no such mode"), "blend": blend, "out": node("PreviewImage", images=["blend", 0])}
+    blend = node(
+        "ImageBlend", image1=["source", 0], image2=["edited", 0], blend_factor=["metrics", 2], blend_mode=["mode", 0]
+    )
+    fails = {
+        "mode": node("PrimitiveString", value="no such mode"),
+        "blend": blend,
+        "out": node("PreviewImage", images=["blend", 0]),
+    }
     with pytest.raises(PromptError) as caught:
         server.queue(measured(edited=("source", 0), **fails))
     assert caught.value.node_type == "ImageBlend"
-    json.dumps(server.get("/history"), allow_nan=False)  # the failed node's inputs stand in it, and browsers read no Infinity
+    json.dumps(
+        server.get("/history"), allow_nan=False
+    )  # the failed node's inputs stand in it, and browsers read no Infinity
 
 
 def test_a_mask_says_where_to_measure(server):
-    paste = node("ImageCompositeMasked", destination=["source", 0], source=["edited", 0], mask=["half", 0], x=0, y=0, resize_source=False)
+    paste = node(
+        "ImageCompositeMasked",
+        destination=["source", 0],
+        source=["edited", 0],
+        mask=["half", 0],
+        x=0,
+        y=0,
+        resize_source=False,
+    )
     outside = node("InvertMask", mask=["half", 0])
     changes = {**HALF_MASK, "paste": paste, "outside": outside}
     inside = server.queue(measured(edited=("paste", 0), mask=["half", 0], **changes))
     beside = server.queue(measured(edited=("paste", 0), mask=["outside", 0], **changes))
     whole = server.queue(measured(edited=("paste", 0), **changes))
-    assert [float(text_of(history, "psnr")) for history in (inside, beside, whole)] == pytest.approx([psnr_of(10), 100, psnr_of(10) + 3.0103], abs=1e-3)
+    assert [float(text_of(history, "psnr")) for history in (inside, beside, whole)] == pytest.approx(
+        [psnr_of(10), 100, psnr_of(10) + 3.0103], abs=1e-3
+    )
     assert text_of(beside, "text").splitlines()[0] == "PSNR: identical"
     assert text_of(beside, "text").splitlines()[-1] == "measured: inside the mask, 50.0 % of the picture"
     assert pictures(beside, "difference")[:, :, :24].min() > 30  # the difference picture is of the whole
 
 
 def test_a_mask_of_another_size_is_scaled(server):
-    small = {name: {**entry, "inputs": {k: v // 4 if k in ("width", "height") else v for k, v in entry["inputs"].items()}} for name, entry in HALF_MASK.items()}
+    small = {
+        name: {**entry, "inputs": {k: v // 4 if k in ("width", "height") else v for k, v in entry["inputs"].items()}}
+        for name, entry in HALF_MASK.items()
+    }
     history = server.queue(measured(mask=["half", 0], **small))
     assert text_of(history, "text").splitlines()[-1] == "measured: inside the mask, 50.0 % of the picture"
 
@@ -184,7 +227,11 @@ def test_a_single_picture_is_measured_against_a_batch(server):
     pair = {"other": flat(120), "pair": node("ImageBatch", image1=["edited", 0], image2=["other", 0])}
     history = server.queue(measured(edited=("pair", 0), **pair))
     assert float(text_of(history, "psnr")) == pytest.approx((psnr_of(10) + psnr_of(20)) / 2, abs=1e-3)
-    assert text_of(history, "text").splitlines()[0].endswith(f"dB ({psnr_of(20):.2f} dB to {psnr_of(10):.2f} dB, 2 pictures)")
+    assert (
+        text_of(history, "text")
+        .splitlines()[0]
+        .endswith(f"dB ({psnr_of(20):.2f} dB to {psnr_of(10):.2f} dB, 2 pictures)")
+    )
     shown_pair = pictures(history, "difference")
     assert np.abs(shown_pair[0] - 40).max() <= 1
     assert np.abs(shown_pair[1] - 80).max() <= 1
@@ -202,10 +249,16 @@ MASKS = {"masks": node("ImageToMask", image=["pair", 0], channel="red")}
     ("changes", "words"),
     [
         ({"edited": ("wide", 0), "wide": flat(100, width=64)}, ["'edited'", "one size", "64 x 32", "48 x 32", "Scale"]),
-        ({"source": ("three", 0), "edited": ("pair", 0), **TWO, **THREE}, ["'edited'", "one length", "2 of 48 x 32", "3 of 48 x 32"]),
+        (
+            {"source": ("three", 0), "edited": ("pair", 0), **TWO, **THREE},
+            ["'edited'", "one length", "2 of 48 x 32", "3 of 48 x 32"],
+        ),
         ({"mask": ["none", 0], **EMPTY_MASK}, ["'mask'", "empty", "48 x 32", "Draw a region"]),
         ({"mask": ["masks", 0], **TWO, **MASKS}, ["'mask'", "each of the 1 pictures", "got 2"]),
-        ({"source": ("tiny", 0), "edited": ("tiny", 0), "tiny": flat(100, height=8)}, ["'source'", "11 pixels", "48 x 8"]),
+        (
+            {"source": ("tiny", 0), "edited": ("tiny", 0), "tiny": flat(100, height=8)},
+            ["'source'", "11 pixels", "48 x 8"],
+        ),
     ],
     ids=["size", "batch", "empty mask", "masks", "small"],
 )
@@ -219,9 +272,19 @@ def test_what_does_not_fit_is_refused(server, changes, words):
 
 
 def edit_grid(**changes):
-    inputs = {"model": ["model", 0], "positive": ["target", 0], "negative": ["empty", 0], "noise_maps": ["maps", 0], "vae": ["model", 2]}
+    inputs = {
+        "model": ["model", 0],
+        "positive": ["target", 0],
+        "negative": ["empty", 0],
+        "noise_maps": ["maps", 0],
+        "vae": ["model", 2],
+    }
     sheet = {"grid": node("EditGrid", **{**inputs, "skips": "4, 9", "cfgs": "1.5, 3", "side": 128, **changes})}
-    return {**sheet, "sheet": node("PreviewImage", images=["grid", 0]), "edits": node("PreviewImage", images=["grid", 1])}
+    return {
+        **sheet,
+        "sheet": node("PreviewImage", images=["grid", 0]),
+        "edits": node("PreviewImage", images=["grid", 1]),
+    }
 
 
 def test_a_grid_is_a_sheet_and_its_pictures(server):
@@ -312,11 +375,16 @@ def test_ddim_is_first_order_without_noise_whatever_the_widgets_say(inside):
     half[..., :12] = 1
     assert_close(numbers["ddim_mask"], half.expand_as(numbers["ddim_mask"]))
     assert numbers["ddim_progress"].tolist() == [[i, 5] for i in range(1, 6)]
-    assert all(word in texts["ddim_stats"] for word in ("NoiseMapStats", "'noise_maps'", "eta 0", "Invert with eta above 0"))
+    assert all(
+        word in texts["ddim_stats"] for word in ("NoiseMapStats", "'noise_maps'", "eta 0", "Invert with eta above 0")
+    )
 
 
 def test_without_matplotlib_stats_say_what_to_install(inside):
-    assert all(word in inside[1]["no_matplotlib"] for word in ("NoiseMapStats", "'noise_maps'", "needs matplotlib", "pip install matplotlib"))
+    assert all(
+        word in inside[1]["no_matplotlib"]
+        for word in ("NoiseMapStats", "'noise_maps'", "needs matplotlib", "pip install matplotlib")
+    )
 
 
 def test_lpips_is_measured_where_it_is_there(inside):
@@ -338,7 +406,9 @@ def test_clip_similarity_is_the_cosine_of_the_embeddings(inside):
 
 @pytest.mark.parametrize("name", IDS)
 def test_every_node_has_a_help_page_that_names_its_inputs(server, name):
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{server.url}/extensions/{FOLDER}/docs/{name}.md") as answer:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+        f"{server.url}/extensions/{FOLDER}/docs/{name}.md"
+    ) as answer:
         page = answer.read().decode("ascii")
     info = server.object_info()[name]
     assert page.startswith(f"# {info['display_name']}\n")

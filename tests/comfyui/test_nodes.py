@@ -1,4 +1,5 @@
-"""The nodes in the real ComfyUI, through its server: what they give, and what they say when something does not fit."""
+"""The nodes in the real ComfyUI, through its server: what they give, and what they say when
+something does not fit."""
 
 import json
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.comfyui.server import PromptError
+from tests.comfyui.rig.server import PromptError
 
 GOLDEN = Path(__file__).with_name("golden") / "nodes.json"
 IDS = [
@@ -29,7 +30,18 @@ IDS = [
     "LoadDemoModel",
     "DrawDemoScene",
 ]
-SIGNATURE = ["input", "input_order", "output", "output_is_list", "output_name", "output_tooltips", "name", "display_name", "description", "category"]
+SIGNATURE = [
+    "input",
+    "input_order",
+    "output",
+    "output_is_list",
+    "output_name",
+    "output_tooltips",
+    "name",
+    "display_name",
+    "description",
+    "category",
+]
 SIGNATURE += ["output_node", "deprecated", "experimental", "api_node"]
 SOURCE, TARGET = "a striped red star on a blue background", "a striped green star on a blue background"
 
@@ -43,7 +55,8 @@ def text(words):
 
 
 def graph(**changes):
-    """Scene -> VAE -> inversion -> edit -> VAE -> "out"; a change replaces a node, or some inputs of one (a dict without class_type)."""
+    """Scene -> VAE -> inversion -> edit -> VAE -> "out"; a change replaces a node, or some inputs
+    of one (a dict without class_type)."""
     nodes = {
         "model": node("LoadDemoModel"),
         "scene": node("DrawDemoScene", shape="star", fill="striped", color="red", background="blue", layout=4),
@@ -66,7 +79,15 @@ def graph(**changes):
             seed=0,
             chunk=0,
         ),
-        "edit": node("NoiseMapEdit", model=["model", 0], positive=["target", 0], negative=["empty", 0], noise_maps=["maps", 0], cfg=3.5, skip=4),
+        "edit": node(
+            "NoiseMapEdit",
+            model=["model", 0],
+            positive=["target", 0],
+            negative=["empty", 0],
+            noise_maps=["maps", 0],
+            cfg=3.5,
+            skip=4,
+        ),
         "decoded": node("VAEDecode", samples=["edit", 0], vae=["model", 2]),
         "out": node("PreviewImage", images=["decoded", 0]),
         "plain": node("VAEDecode", samples=["latent", 0], vae=["model", 2]),
@@ -122,7 +143,11 @@ def test_the_chunk_does_not_change_the_picture(server, chunk):
 
 def test_a_batch_of_pictures_is_edited_as_each_alone(server):
     other = node("DrawDemoScene", shape="ring", fill="dotted", color="red", background="pink", layout=9)
-    pair = {"other": other, "pair": node("ImageBatch", image1=["scene", 0], image2=["other", 0]), "latent": {"pixels": ["pair", 0]}}
+    pair = {
+        "other": other,
+        "pair": node("ImageBatch", image1=["scene", 0], image2=["other", 0]),
+        "latent": {"pixels": ["pair", 0]},
+    }
     changes = {"target": {"text": TARGET}, "edit": {"cfg": 5.0}}
     result = pictures(server.queue(graph(**pair, **changes)), "out")
     alone = server.queue(graph(other=other, latent={"pixels": ["other", 0]}, maps={"seed": 1}, **changes))
@@ -138,7 +163,14 @@ def masked(value_left, value_right):
     return {
         "left": node("SolidMask", value=value_left, width=192, height=192),
         "right": node("SolidMask", value=value_right, width=96, height=192),
-        "halves": node("MaskComposite", destination=["left", 0], source=["right", 0], x=96, y=0, operation="add" if value_right else "multiply"),
+        "halves": node(
+            "MaskComposite",
+            destination=["left", 0],
+            source=["right", 0],
+            x=96,
+            y=0,
+            operation="add" if value_right else "multiply",
+        ),
         "masked": node("SetLatentNoiseMask", samples=["latent", 0], mask=["halves", 0]),
     }
 
@@ -152,7 +184,15 @@ def test_a_noise_mask_keeps_the_picture_outside(server):
     assert changed[168:].mean() < 0.08 * changed[:96].mean()  # the decoder's attention sees across the border
     assert changed[:96].mean() > 10
     outside = {"outside": node("InvertMask", mask=["halves", 0])}
-    put_back = node("LatentCompositeMasked", destination=["edit", 0], source=["latent", 0], mask=["outside", 0], x=0, y=0, resize_source=False)
+    put_back = node(
+        "LatentCompositeMasked",
+        destination=["edit", 0],
+        source=["latent", 0],
+        mask=["outside", 0],
+        x=0,
+        y=0,
+        resize_source=False,
+    )
     same = {**masked(1.0, 0.0), **outside, "put back": put_back, "decoded": {"samples": ["put back", 0]}}
     composed = server.queue(graph(**changes, **same, maps={"latent": ["masked", 0]}))
     assert np.abs(pictures(composed, "out") - kept).max() <= 1  # the latent outside is the source's own
@@ -168,8 +208,18 @@ def test_sigmas_replace_steps_and_scheduler(server):
     history = server.queue(graph(basic=basic, maps={"sigmas": ["basic", 0], "steps": 500, "skip": 2}, edit={"skip": 8}))
     assert difference(history) <= 1
     split = node("SplitSigmas", sigmas=["basic", 0], step=3)
-    assert difference(server.queue(graph(basic=basic, split=split, maps={"sigmas": ["split", 1], "skip": 0}, edit={"skip": 1}))) <= 1
-    assert difference(server.queue(graph(basic=basic, split=split, maps={"sigmas": ["split", 0], "skip": 0}, edit={"skip": 1}))) <= 1
+    assert (
+        difference(
+            server.queue(graph(basic=basic, split=split, maps={"sigmas": ["split", 1], "skip": 0}, edit={"skip": 1}))
+        )
+        <= 1
+    )
+    assert (
+        difference(
+            server.queue(graph(basic=basic, split=split, maps={"sigmas": ["split", 0], "skip": 0}, edit={"skip": 1}))
+        )
+        <= 1
+    )
 
 
 def test_prompts_with_a_range_of_steps_reconstruct_too(server):
@@ -177,19 +227,29 @@ def test_prompts_with_a_range_of_steps_reconstruct_too(server):
     late = node("ConditioningSetTimestepRange", conditioning=["other", 0], start=0.6, end=1.0)
     both = node("ConditioningCombine", conditioning_1=["early", 0], conditioning_2=["late", 0])
     changes = {"other": text(TARGET), "early": early, "late": late, "both": both}
-    assert difference(server.queue(graph(**changes, maps={"positive": ["both", 0]}, edit={"positive": ["both", 0]}))) <= 1
+    assert (
+        difference(server.queue(graph(**changes, maps={"positive": ["both", 0]}, edit={"positive": ["both", 0]}))) <= 1
+    )
 
 
 def test_a_patched_model_reconstructs_too(server):
     patched = node("RescaleCFG", model=["model", 0], multiplier=0.7)
-    assert difference(server.queue(graph(patched=patched, maps={"model": ["patched", 0]}, edit={"model": ["patched", 0]}))) <= 1
+    assert (
+        difference(server.queue(graph(patched=patched, maps={"model": ["patched", 0]}, edit={"model": ["patched", 0]})))
+        <= 1
+    )
 
 
 def test_a_flow_model_reconstructs_too(server):
     flow = node("ModelSamplingSD3", model=["model", 0], shift=3.0)
     settings = {"model": ["flow", 0], "scheduler": "simple", "skip": 0}
     assert difference(server.queue(graph(flow=flow, maps=settings, edit={"model": ["flow", 0], "skip": 0}))) <= 1
-    assert difference(server.queue(graph(flow=flow, maps={**settings, "eta": 0.0}, edit={"model": ["flow", 0], "skip": 0}))) <= 1
+    assert (
+        difference(
+            server.queue(graph(flow=flow, maps={**settings, "eta": 0.0}, edit={"model": ["flow", 0], "skip": 0}))
+        )
+        <= 1
+    )
 
 
 def test_a_wrapped_shift_there_and_back_gives_the_picture(server):
@@ -209,14 +269,27 @@ def test_a_shift_moves_the_picture(server):
 
 
 def color_edit(**changes):
-    inputs = {"noise_maps": ["maps", 0], "model": ["model", 0], "vae": ["model", 2], "image": ["scene", 0], "mask": ["scene", 1]}
+    inputs = {
+        "noise_maps": ["maps", 0],
+        "model": ["model", 0],
+        "vae": ["model", 2],
+        "image": ["scene", 0],
+        "mask": ["scene", 1],
+    }
     settings = {"color": "#20a030", "shading": "keep lights and darks", "strength": 0.3, "start": 70.0, "end": 20.0}
-    return {"pushed": node("ColorMaskEdit", **{**inputs, **settings, **changes}), "edit": {"noise_maps": ["pushed", 0], "cfg": 1.0, "skip": 10}}
+    return {
+        "pushed": node("ColorMaskEdit", **{**inputs, **settings, **changes}),
+        "edit": {"noise_maps": ["pushed", 0], "cfg": 1.0, "skip": 10},
+    }
 
 
 def test_a_pushed_colour_arrives_inside_the_mask(server):
     seen = {"mask": node("MaskToImage", mask=["scene", 1]), "shape": node("PreviewImage", images=["mask", 0])}
-    history = server.queue(graph(**color_edit(), **seen, source={"text": ""}, target={"text": ""}, maps={"cfg": 1.0, "steps": 20, "skip": 10}))
+    history = server.queue(
+        graph(
+            **color_edit(), **seen, source={"text": ""}, target={"text": ""}, maps={"cfg": 1.0, "steps": 20, "skip": 10}
+        )
+    )
     inside = pictures(history, "shape")[0, :, :, 0] > 250
     before, after = (pictures(history, name)[0] for name in ("round trip", "out"))
     assert after[inside][:, 0].mean() < before[inside][:, 0].mean() - 40  # less red
@@ -293,7 +366,10 @@ def test_stock_nodes_sample_with_the_demo_model(server):
 
 
 def shifted(x, y):
-    return {"there": node("ShiftNoise", noise_maps=["maps", 0], x=x, y=y, fill="noise", seed=0), "edit": {"noise_maps": ["there", 0]}}
+    return {
+        "there": node("ShiftNoise", noise_maps=["maps", 0], x=x, y=y, fill="noise", seed=0),
+        "edit": {"noise_maps": ["there", 0]},
+    }
 
 
 BASIC = node("BasicScheduler", model=["model", 0], scheduler="normal", steps=5, denoise=1.0)
@@ -342,7 +418,8 @@ def test_an_error_names_the_node_the_socket_the_values_and_what_to_do(server, ch
 
 
 def signatures(server):
-    """Each node's info, less what another version of ComfyUI may change: keys that it adds, the folder's name and the list of its schedulers."""
+    """Each node's info, less what another version of ComfyUI may change: keys that it adds, the
+    folder's name and the list of its schedulers."""
     info = {name: {key: value for key, value in server.object_info()[name].items() if key in SIGNATURE} for name in IDS}
     scheduler = info["EditFriendlyInvert"]["input"]["required"]["scheduler"]
     options = scheduler[1].pop("options", None) or scheduler[0]
@@ -352,8 +429,8 @@ def signatures(server):
 
 
 def test_the_signatures_are_the_golden_ones(server):
-    """Saved workflows hold widget values by position: a difference here may break them. Append inputs, then write the file again on purpose
-    (run this test with WRITE_GOLDEN=1)."""
+    """Saved workflows hold widget values by position: a difference here may break them. Append
+    inputs, then write the file again on purpose (run this test with WRITE_GOLDEN=1)."""
     found = json.dumps(signatures(server), indent=1, sort_keys=False) + "\n"
     if os.environ.get("WRITE_GOLDEN"):
         GOLDEN.parent.mkdir(exist_ok=True)

@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.comfyui import server as server_module
-from tests.comfyui.server import FOLDER, PromptError
+from tests.comfyui.rig import server as server_module
+from tests.comfyui.rig.server import FOLDER, PromptError
 
 NODES = set(json.loads(Path(__file__).with_name("golden").joinpath("nodes.json").read_text("utf-8")))
 ORANGE = 0xFF8000
 
 
 def empty_image(size=64):
-    return {"class_type": "EmptyImage", "inputs": {"width": size, "height": size // 2, "batch_size": 2, "color": ORANGE}}
+    return {
+        "class_type": "EmptyImage",
+        "inputs": {"width": size, "height": size // 2, "batch_size": 2, "color": ORANGE},
+    }
 
 
 def invert(node_id):
@@ -42,7 +45,12 @@ def test_pack_is_imported(server):
 
 def test_pictures_come_back(server):
     history = server.queue(
-        {"1": empty_image(), "2": invert("1"), "3": preview("2"), "4": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a/b"}}}
+        {
+            "1": empty_image(),
+            "2": invert("1"),
+            "3": preview("2"),
+            "4": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a/b"}},
+        }
     )
     for node_id, colour in (("3", (0, 127, 255)), ("4", (255, 128, 0))):
         assert len(history[node_id].images) == 2
@@ -62,7 +70,12 @@ def test_text_comes_back(server):
     [
         ({"2": {"class_type": "NoSuchNode", "inputs": {}}}, "2", "NoSuchNode", None),
         ({"2": {"class_type": "ImageInvert", "inputs": {}}}, "2", "ImageInvert", "required_input_missing"),
-        ({"1": {**empty_image(), "inputs": {**empty_image()["inputs"], "width": -4}}}, "1", "EmptyImage", "value_smaller_than_min"),
+        (
+            {"1": {**empty_image(), "inputs": {**empty_image()["inputs"], "width": -4}}},
+            "1",
+            "EmptyImage",
+            "value_smaller_than_min",
+        ),
         ({"3": {"class_type": "ImageInvert", "inputs": {"image": ["2", 0]}}}, None, None, "prompt_no_outputs"),
     ],
 )
@@ -70,7 +83,9 @@ def test_refused_prompt_names_the_node(server, changed, node_id, node_type, kind
     with pytest.raises(PromptError) as caught:
         server.queue({"1": empty_image(), "2": invert("1"), "3": preview("2"), **changed})
     assert (caught.value.kind, caught.value.node_id, caught.value.node_type) == ("validation", node_id, node_type)
-    assert caught.value.type in ((kind,) if kind else ("invalid_prompt", "missing_node_type"))  # as ComfyUI 0.3 and as 0.33 call it
+    assert caught.value.type in (
+        (kind,) if kind else ("invalid_prompt", "missing_node_type")
+    )  # as ComfyUI 0.3 and as 0.33 call it
 
 
 def test_partly_refused_prompt_is_refused(server):
@@ -79,9 +94,22 @@ def test_partly_refused_prompt_is_refused(server):
 
 
 def test_failed_node_is_named(server):
-    bad = {"string": "a", "regex_pattern": "(", "replace": "b", "case_insensitive": False, "multiline": False, "dotall": False, "count": 0}
+    bad = {
+        "string": "a",
+        "regex_pattern": "(",
+        "replace": "b",
+        "case_insensitive": False,
+        "multiline": False,
+        "dotall": False,
+        "count": 0,
+    }
     with pytest.raises(PromptError) as caught:
-        server.queue({"7": {"class_type": "RegexReplace", "inputs": bad}, "8": {"class_type": "PreviewAny", "inputs": {"source": ["7", 0]}}})
+        server.queue(
+            {
+                "7": {"class_type": "RegexReplace", "inputs": bad},
+                "8": {"class_type": "PreviewAny", "inputs": {"source": ["7", 0]}},
+            }
+        )
     assert (caught.value.kind, caught.value.node_id, caught.value.node_type) == ("execution", "7", "RegexReplace")
     assert "unterminated" in caught.value.message
     assert "Traceback" not in caught.value.message
@@ -89,7 +117,10 @@ def test_failed_node_is_named(server):
 
 
 def test_interrupt(server):
-    blurs = {str(n): {"class_type": "ImageBlur", "inputs": {"image": [str(n - 1), 0], "blur_radius": 31, "sigma": 10.0}} for n in range(1, 41)}
+    blurs = {
+        str(n): {"class_type": "ImageBlur", "inputs": {"image": [str(n - 1), 0], "blur_radius": 31, "sigma": 10.0}}
+        for n in range(1, 41)
+    }
     prompt_id = server.submit({"0": empty_image(1024), **blurs, "41": preview("40")})
     for _ in range(600):
         if server.is_running(prompt_id):

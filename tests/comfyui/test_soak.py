@@ -1,4 +1,5 @@
-"""200 edits of one inversion in one server process: memory does not grow, and the last edits are as fast as the first."""
+"""200 edits of one inversion in one server process: memory does not grow, and the last edits are as
+fast as the first."""
 
 import itertools
 import json
@@ -7,11 +8,15 @@ import statistics
 import pytest
 
 from ddpm_core.demo.scenes import BACKGROUNDS, COLORS, SHAPES
-from tests.comfyui import server as server_module
+from tests.comfyui.rig import server as server_module
 from tests.comfyui.test_nodes import graph, node, pictures
 
 EDITS = 200
-COUNTED = (1, 10, EDITS)  # the edits after which the server's tensors are counted; the first count takes memory of its own
+COUNTED = (
+    1,
+    10,
+    EDITS,
+)  # the edits after which the server's tensors are counted; the first count takes memory of its own
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +30,12 @@ def server():
 
 
 def queue_edits(server, count):
-    """ComfyUI's process after each edit: rss in bytes, seconds of processor time, and after the COUNTED ones its tensors."""
-    words = [f"a plain {color} {shape} on a {background} background" for color, shape, background in itertools.product(COLORS, SHAPES, BACKGROUNDS)]
+    """ComfyUI's process after each edit: rss in bytes, seconds of processor time, and after the
+    COUNTED ones its tensors."""
+    words = [
+        f"a plain {color} {shape} on a {background} background"
+        for color, shape, background in itertools.product(COLORS, SHAPES, BACKGROUNDS)
+    ]
     states, shown = [], set()
     for i, caption in enumerate(words[:count], start=1):
         prompt = graph(
@@ -50,6 +59,8 @@ def test_200_edits_neither_grow_nor_slow_down(server):
     assert last["tensors"] <= tenth["tensors"] + 5
     assert last["bytes"] <= tenth["bytes"] + 1e6
     assert last["rss"] <= tenth["rss"] + 20e6  # a plain KSampler in this loop adds 4 MB: ComfyUI's history of prompts
-    seconds = [after["seconds"] - before["seconds"] for before, after in itertools.pairwise(states)]  # of the processor: other programs run too
+    seconds = [
+        after["seconds"] - before["seconds"] for before, after in itertools.pairwise(states)
+    ]  # of the processor: other programs run too
     early, late = statistics.median(seconds[10:30]), statistics.median(seconds[-20:])
     assert late <= 1.5 * early

@@ -1,4 +1,5 @@
-"""The controls that web/*.js adds to the nodes: the colour, the shift pad, the files. Pictures of them: out/screenshots/."""
+"""The controls that web/*.js adds to the nodes: the colour, the shift pad, the files. Pictures of
+them: out/screenshots/."""
 
 import base64
 
@@ -6,8 +7,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.comfyui.on_page import AT, FRAMES, NODE, PAD, add, at_widget, inputs, keep_node, near, pad_picture, set_widgets, show, template, undo, values
-from tests.comfyui.server import PACK
+from tests.comfyui.rig.on_page import (
+    AT,
+    FRAMES,
+    NODE,
+    PAD,
+    add,
+    at_widget,
+    inputs,
+    keep_node,
+    near,
+    pad_picture,
+    set_widgets,
+    show,
+    template,
+    undo,
+    values,
+)
+from tests.comfyui.rig.server import PACK
 from tests.comfyui.test_nodes import graph, node, pictures
 
 RED, BLUE = (220, 20, 40), (40, 60, 200)
@@ -101,7 +118,9 @@ def test_a_picked_colour_arrives_in_the_picture(shown):
     shown.page.locator("input[type=color]").fill("#8020c0")
     history = shown.queue()
     prompt = shown.server.get(f"/history/{history.prompt_id}")[history.prompt_id]["prompt"][2]
-    assert [entry["inputs"]["color"] for entry in prompt.values() if entry["class_type"] == "ColorMaskEdit"] == ["#8020c0"]
+    assert [entry["inputs"]["color"] for entry in prompt.values() if entry["class_type"] == "ColorMaskEdit"] == [
+        "#8020c0"
+    ]
     red, green, blue = color_inside(history, prompt)
     assert blue > green + 30
     assert red > green + 10
@@ -110,9 +129,12 @@ def test_a_picked_colour_arrives_in_the_picture(shown):
 
 
 def color_inside(history, prompt):
-    """The mean colour of the edited picture inside the mask; each is known by what its preview hangs on."""
+    """The mean colour of the edited picture inside the mask; each is known by what its preview
+    hangs on."""
     shown = {
-        prompt[entry["inputs"].get("images", [node_id])[0]]["class_type"]: history[node_id] for node_id, entry in prompt.items() if node_id in history.outputs
+        prompt[entry["inputs"].get("images", [node_id])[0]]["class_type"]: history[node_id]
+        for node_id, entry in prompt.items()
+        if node_id in history.outputs
     }
     [edited], [mask] = shown["VAEDecode"].images, shown["MaskPreview"].images
     return np.asarray(edited.convert("RGB"), dtype=float)[np.asarray(mask.convert("L")) > 200].mean(0)
@@ -167,7 +189,9 @@ def test_dragging_the_picture_sets_the_shift(shown):
     assert shift(inputs(shown, "ShiftNoise")) == (-1, -2)
     drag(shown, 100 * cell, 0)
     assert values(shown, "ShiftNoise")["x"] == 23, "the last shift that leaves a part of the picture"
-    assert shown.page.evaluate("() => [app.graph.nodes.map(node => [...node.pos]), [...app.canvas.ds.offset]]") == place, "the node or the canvas moved too"
+    assert (
+        shown.page.evaluate("() => [app.graph.nodes.map(node => [...node.pos]), [...app.canvas.ds.offset]]") == place
+    ), "the node or the canvas moved too"
     for step in ((-1, -2), (3, -2)):
         for _ in range(3):  # ComfyUI counts what it does itself, such as making a node larger, as steps too
             undo(shown)
@@ -202,7 +226,9 @@ def test_the_pad_follows_the_widgets_the_keys_and_the_zoom(shown):
     assert shown.page.evaluate("() => app.canvas.ds.scale") < 1.5, "the wheel over the pad zooms the canvas"
     place = shown.page.evaluate("() => [...app.canvas.ds.offset]")
     drag(shown, 40, 30, button="middle")
-    assert shown.page.evaluate("() => [...app.canvas.ds.offset]") != place, "the middle button over the pad moves the canvas"
+    assert shown.page.evaluate("() => [...app.canvas.ds.offset]") != place, (
+        "the middle button over the pad moves the canvas"
+    )
     assert shift(inputs(shown, "ShiftNoise")) == (2, 1)
 
 
@@ -269,7 +295,9 @@ def test_the_pad_survives_what_happens_to_nodes(shown):
     shown.page.evaluate("() => app.graph.nodes.at(-1).collapse()")
     shown.page.evaluate(FRAMES)
     assert shown.page.locator(PAD).is_visible()
-    shown.page.evaluate("() => { app.canvas.selectNode(app.graph.nodes.at(-1)); app.canvas.copyToClipboard(); app.canvas.pasteFromClipboard() }")
+    shown.page.evaluate(
+        "() => { app.canvas.selectNode(app.graph.nodes.at(-1)); app.canvas.copyToClipboard(); app.canvas.pasteFromClipboard() }"
+    )
     shown.page.evaluate(FRAMES)
     pads = [entry["inputs"] for entry in shown.prompt().values() if entry["class_type"] == "ShiftNoise"]
     assert [entry["x"] for entry in pads] == [3, 3]
@@ -292,7 +320,9 @@ def test_the_pad_survives_what_happens_to_nodes(shown):
 @pytest.fixture(scope="module")
 def maps_file(server):
     """A file of Save Noise Maps, and the picture that its maps give back."""
-    saved = {"save": node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix="noise_maps/frontend", precision="full")}
+    saved = {
+        "save": node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix="noise_maps/frontend", precision="full")
+    }
     history = server.queue(graph(**saved))
     return server.view(history["save"].ui["noise_maps"][0]), pictures(history, "out")
 
@@ -367,7 +397,9 @@ def test_the_saved_file_is_named_on_the_node(shown):
     shown.page.get_by_text(text).wait_for(timeout=10_000)
     shown.page.evaluate(FRAMES)
     keep_node(shown, "SaveNoiseMaps", "saved")
-    saved = shown.page.evaluate("() => app.graph.nodes.find(node => node.type === 'SaveNoiseMaps').serialize().widgets_values")
+    saved = shown.page.evaluate(
+        "() => app.graph.nodes.find(node => node.type === 'SaveNoiseMaps').serialize().widgets_values"
+    )
     assert saved == ["noise_maps/maps", "full"]
 
 

@@ -1,10 +1,11 @@
-"""Every example workflow: the kept API prompt runs on the real server, and is what the frontend makes of the workflow."""
+"""Every example workflow: the kept API prompt runs on the real server, and is what the frontend
+makes of the workflow."""
 
 import json
 
 import pytest
 
-from tests.comfyui.server import PACK, PromptError, lacks_matplotlib
+from tests.comfyui.rig.server import PACK, PromptError, lacks_matplotlib
 
 WORKFLOWS = sorted((PACK / "example_workflows").glob("*.json"))
 PROMPTS = PACK / "tests" / "comfyui" / "prompts"
@@ -31,27 +32,37 @@ def without_titles(prompt):
     """What is run; newer frontends leave out what PreviewAny only shows."""
     shown = {"PreviewAny": {"preview"}}
     return {
-        node_id: {"class_type": kind, "inputs": {name: value for name, value in node["inputs"].items() if name not in shown.get(kind, ())}}
+        node_id: {
+            "class_type": kind,
+            "inputs": {name: value for name, value in node["inputs"].items() if name not in shown.get(kind, ())},
+        }
         for node_id, node in prompt.items()
         for kind in [node["class_type"]]
     }
 
 
 def needs_download(prompt):
-    """Whether the prompt runs a loader; one that nothing is connected to is there for the user's own model."""
+    """Whether the prompt runs a loader; one that nothing is connected to is there for the user's
+    own model."""
     loaders = {node_id for node_id, node in prompt.items() if node["class_type"] in DOWNLOADS}
-    return any(isinstance(value, list) and value[0] in loaders for node in prompt.values() for value in node["inputs"].values())
+    return any(
+        isinstance(value, list) and value[0] in loaders for node in prompt.values() for value in node["inputs"].values()
+    )
 
 
 def skip_if_nothing_can_plot(server, prompt):
     if any(node["class_type"] == "NoiseMapStats" for node in prompt.values()) and lacks_matplotlib(server.python):
-        pytest.skip(f"NOISE MAP STATS NOT TESTED: {server.python} has no matplotlib; install the pack's requirements.txt there")
+        pytest.skip(
+            f"NOISE MAP STATS NOT TESTED: {server.python} has no matplotlib; install the pack's requirements.txt there"
+        )
 
 
 def check_pictures(history):
     assert history.images, "no picture came out"
     for image in history.images:
-        assert any(low < high for low, high in image.convert("RGB").getextrema()), "a picture of a single colour came out"
+        assert any(low < high for low, high in image.convert("RGB").getextrema()), (
+            "a picture of a single colour came out"
+        )
 
 
 def check_lacks_only_downloads(server, prompt):
@@ -59,7 +70,10 @@ def check_lacks_only_downloads(server, prompt):
         server.submit(prompt)
     assert caught.value.kind == "validation"
     other = [
-        error for error in caught.value.errors if error["type"] != "value_not_in_list" or error["extra_info"]["input_name"] != DOWNLOADS.get(error["node_type"])
+        error
+        for error in caught.value.errors
+        if error["type"] != "value_not_in_list"
+        or error["extra_info"]["input_name"] != DOWNLOADS.get(error["node_type"])
     ]
     assert other == []
 
@@ -86,7 +100,9 @@ def test_opens_in_the_browser(page, workflow):
     assert page.missing() == []
     prompt = page.prompt()
     assert page.our_errors() == []
-    assert without_titles(prompt) == without_titles(kept_prompt(workflow)), f"the kept prompt is not what the frontend makes of {workflow.name}; {HOW_TO}"
+    assert without_titles(prompt) == without_titles(kept_prompt(workflow)), (
+        f"the kept prompt is not what the frontend makes of {workflow.name}; {HOW_TO}"
+    )
     skip_if_nothing_can_plot(page.server, prompt)
     if not needs_download(prompt):
         check_pictures(page.queue())

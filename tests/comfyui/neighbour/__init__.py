@@ -1,4 +1,5 @@
-"""A node pack of the tests, beside ours in custom_nodes: workflows' usual company, and nodes that fail. Its package is called `nodes` too."""
+"""A node pack of the tests, beside ours in custom_nodes: workflows' usual company, and nodes that
+fail. Its package is called `nodes` too."""
 
 from .nodes import NODE_CLASS_MAPPINGS
 

@@ -62,7 +62,8 @@ def patched_model(run):
 
 
 def guide_by_the_first_timestep(model):
-    """Guidance that is stronger above a noise level, and looks at the first item only, as many packs do."""
+    """Guidance that is stronger above a noise level, and looks at the first item only, as many
+    packs do."""
 
     def guided(args):
         scale = args["cond_scale"] * (2 if args["timestep"][0] > 1.5 else 1)
@@ -89,7 +90,14 @@ class FirstTimestepGuider(comfy.samplers.CFGGuider):
 
 class TestGuider:
     INPUT_TYPES = classmethod(
-        lambda cls: {"required": {"model": ("MODEL",), "positive": ("CONDITIONING",), "negative": ("CONDITIONING",), "cfg": ("FLOAT", {"default": 3.5})}}
+        lambda cls: {
+            "required": {
+                "model": ("MODEL",),
+                "positive": ("CONDITIONING",),
+                "negative": ("CONDITIONING",),
+                "cfg": ("FLOAT", {"default": 3.5}),
+            }
+        }
     )
     RETURN_TYPES, FUNCTION, CATEGORY = ("GUIDER",), "run", "tests"
 
@@ -109,7 +117,9 @@ class TestRecordCalls:
 
     def run(self, model):
         sizes = []
-        hook = model.model.diffusion_model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+        hook = model.model.diffusion_model.register_forward_pre_hook(
+            lambda module, inputs: sizes.append(len(inputs[0]))
+        )
         return (model, (sizes, hook))
 
 

@@ -14,9 +14,11 @@ calls = {}  # tag -> samples in each call of the model; not a node's own, so tha
 
 
 class FaultyModel:
-    """A MODEL that goes wrong at call number `at`, or, out of memory, in each call of more than `at` samples.
+    """A MODEL that goes wrong at call number `at`, or, out of memory, in each call of more than
+    `at` samples.
 
-    The fault sits in a function wrapper ("wrapper"), or in the network itself ("network"), which nobody who looks at the model's options can see.
+    The fault sits in a function wrapper ("wrapper"), or in the network itself ("network"), which
+    nobody who looks at the model's options can see.
     """
 
     RETURN_TYPES = ("MODEL",)
@@ -25,7 +27,15 @@ class FaultyModel:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"model": ("MODEL",), "fault": (FAULTS,), "at": ("INT", {}), "tag": ("STRING", {}), "place": (["wrapper", "network"],)}}
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "fault": (FAULTS,),
+                "at": ("INT", {}),
+                "tag": ("STRING", {}),
+                "place": (["wrapper", "network"],),
+            }
+        }
 
     def make(self, model, fault, at, tag, place):
         sizes = calls.setdefault(tag, [])
@@ -33,7 +43,9 @@ class FaultyModel:
         def call(inner, x, *args, **kwargs):
             sizes.append(len(x))
             if fault.startswith("out of memory") and len(x) > at:
-                raise (torch.cuda.OutOfMemoryError if fault == "out of memory" else RuntimeError)(f"the device is out of memory for {len(x)} samples")
+                raise (torch.cuda.OutOfMemoryError if fault == "out of memory" else RuntimeError)(
+                    f"the device is out of memory for {len(x)} samples"
+                )
             now = fault if len(sizes) == at else "none"
             if now == "interrupt":
                 comfy.model_management.interrupt_current_processing()
@@ -48,7 +60,9 @@ class FaultyModel:
 
         faulty = model.clone()
         if place == "wrapper":
-            faulty.set_model_unet_function_wrapper(lambda apply, given: call(apply, given["input"], given["timestep"], **given["c"]))
+            faulty.set_model_unet_function_wrapper(
+                lambda apply, given: call(apply, given["input"], given["timestep"], **given["c"])
+            )
         else:
             forward = model.get_model_object("diffusion_model").forward
             faulty.add_object_patch("diffusion_model.forward", lambda *args, **kwargs: call(forward, *args, **kwargs))
@@ -126,14 +140,20 @@ class MapsReport(Report):
     def tell(self, noise_maps):
         held = {field.name: getattr(noise_maps, field.name) for field in dataclasses.fields(noise_maps)}
         return {
-            name: {"device": str(tensor.device), "dtype": str(tensor.dtype), "shape": list(tensor.shape), "bytes": tensor.untyped_storage().nbytes()}
+            name: {
+                "device": str(tensor.device),
+                "dtype": str(tensor.dtype),
+                "shape": list(tensor.shape),
+                "bytes": tensor.untyped_storage().nbytes(),
+            }
             for name, tensor in held.items()
             if isinstance(tensor, torch.Tensor)
         }
 
 
 class ServerState(Report):
-    """Once the picture is there: the server's memory and processor time, and, with `count`, the tensors that are alive in it."""
+    """Once the picture is there: the server's memory and processor time, and, with `count`, the
+    tensors that are alive in it."""
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -145,7 +165,11 @@ class ServerState(Report):
         if count:
             gc.collect()
             tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
-            storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors if tensor.device.type == "cpu"}
+            storages = {
+                tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+                for tensor in tensors
+                if tensor.device.type == "cpu"
+            }
             state |= {"tensors": len(tensors), "bytes": sum(storages.values())}
         return state
 

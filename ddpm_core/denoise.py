@@ -1,0 +1,49 @@
+"""The one kind of model that the core knows, ``denoise(x, sigma) -> x0_hat``, and how it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .checks import check_finite
+
+Denoise = Callable[[Tensor, Tensor], Tensor]  # x (N, C, *S), sigma (N,) -> x0_hat (N, C, *S)
+Callback = Callable[[int, Tensor, Tensor], None]  # (index of the step, prediction, latent), each (B, C, *S)
+
+
+def state_device(device: torch.device | str) -> torch.device:
+    """Where the state between steps lives, always in float64: the model's device, or the CPU where
+    the device may have no float64 (MPS, DirectML, XPU)."""
+    device = torch.device(device)
+    return device if device.type in ("cpu", "cuda") else torch.device("cpu")
+
+
+def call(denoise: Denoise, x: Tensor, sigma: Tensor, device: torch.device | str) -> Tensor:
+    """The model's prediction for a state, as a state, checked: x (N, C, *S) and sigma (N,), float64
+    -> (N, C, *S), float64.
+
+    The model gets float64 where the state lives on its own device, and float32 elsewhere; it casts
+    further by itself.
+    """
+    at_home = x.device.type == torch.device(device).type
+    x0_hat = denoise(x, sigma) if at_home else denoise(x.to(device, torch.float32), sigma.to(device, torch.float32))
+    if x0_hat.shape != x.shape:
+        raise ValueError(f"denoise must return the shape of x, {tuple(x.shape)}; got {tuple(x0_hat.shape)}.")
+    where = f"the model's prediction at sigma {sigma.max().item():.4g} (a float16 overflow? try float32 or bfloat16)"
+    check_finite(x0_hat, "denoise", where)
+    return x0_hat.to(x.device).to(x.dtype)
+
+
+def ran_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error is a device's lack of memory; some devices say so in words only."""
+    known = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+    words = (
+        "out of memory",
+        "not enough memory",
+        "not enough GPU video memory",
+        "can't allocate memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+    )
+    return isinstance(error, known) or any(word in str(error) for word in words)

@@ -1,0 +1,114 @@
+"""Edit-friendly inversion (arXiv 2304.06140, An Edit Friendly DDPM Noise Space, section 3.2 and
+algorithm 1), with many timesteps in one call of the model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..checks import BadArgument, check_finite
+from ..denoise import Callback, Denoise, call, ran_out_of_memory, state_device
+from ..maps import NoiseMaps
+from ..noise import path_noise
+from ..plan import Plan
+
+
+def auxiliary_path(x0: Tensor, plan: Plan) -> Tensor:
+    """Noisy versions of x_0 with independent noise at every level (eq. 6): x_t = alpha x_0 + sigma
+    e_t.
+
+    x0 (B, C, *S); returns (R+1, B, C, *S) for the R steps from skip on, on the CPU in x0's dtype.
+    The last one is x_0 itself, whatever the last sigma. The noise of a level does not depend on
+    ``skip``.
+    """
+    x0 = x0.cpu()
+    noise = path_noise(x0.shape, plan.seed, len(plan.sigmas) - 1)[plan.skip :].to(x0.dtype)
+    levels = plan.levels[plan.skip : -1].view(-1, *[1] * x0.dim()).to(x0.dtype)
+    return torch.cat((plan.process.alpha(levels) * x0 + levels * noise, x0[None]))
+
+
+def invert(
+    denoise: Denoise,
+    x0: Tensor,
+    plan: Plan,
+    *,
+    chunk: int = 8,
+    mask: Tensor | None = None,
+    path: Tensor | None = None,
+    callback: Callback | None = None,
+) -> NoiseMaps:
+    """The noise maps of a clean latent (eq. 5 on the path of eq. 6), on the CPU.
+
+    x0        (B, C, *S); its device is where the model runs; float64 keeps latents and predictions
+              in float64 (else float32)
+    chunk     timesteps in one call of the model: denoise gets (chunk B, C, *S), timestep by
+              timestep; halved when memory runs out
+    path      (R+1, B, C, *S) a path of the caller's own instead of ``auxiliary_path``, ending at
+              x_0
+    callback  called after each timestep with (index, prediction, latent), each (B, C, *S)
+
+    Raises BadArgument for inputs that do not fit, or a prediction that is not finite.
+    """
+    if x0.dim() not in (4, 5):
+        raise BadArgument("x0", f"x0 must have shape (B, C, H, W) or (B, C, F, H, W); got {tuple(x0.shape)}.")
+    if chunk < 1:
+        raise BadArgument("chunk", f"chunk must be 1 or more timesteps a call; got {chunk}.")
+    check_finite(x0, "x0")
+    kept = torch.float64 if x0.dtype == torch.float64 else torch.float32
+    path = auxiliary_path(x0.to(kept), plan) if path is None else path.to("cpu", kept)
+    _check_path(path, x0, len(plan.steps))
+    sigmas = plan.levels[plan.skip :]
+    predictions = _predict(denoise, path[:-1], sigmas[:-1], x0.device, chunk, callback)
+    held = predictions.to(kept, copy=True)
+    # Written over from the last step to the first, which no longer needs what it replaces: maps are
+    # large.
+    residuals = predictions
+    for i, step in reversed(list(enumerate(plan.steps))):
+        before = predictions[i - 1] if i else None
+        residuals[i] = path[i + 1].double() - step.mean(path[i].double(), predictions[i], before)
+    mask = None if mask is None else mask.to("cpu", kept)
+    return NoiseMaps(sigmas, path, residuals, held, plan.eta, plan.solver, plan.process, plan.seed, plan.skip, mask)
+
+
+def _check_path(path: Tensor, x0: Tensor, steps: int) -> None:
+    expected = (steps + 1, *x0.shape)
+    if tuple(path.shape) != expected:
+        raise BadArgument(
+            "path", f"path must have shape {expected} for {steps} steps from skip on; got {tuple(path.shape)}."
+        )
+    x0 = x0.to(path)
+    if not torch.equal(path[-1], x0):
+        worst = (path[-1] - x0).abs().max().item()
+        raise BadArgument("path", f"path must end at x0; its last latent differs by up to {worst:.4g}.")
+
+
+def _predict(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, device, chunk: int, callback: Callback | None
+) -> Tensor:
+    """x0_hat of every latent (R, B, C, *S) at its sigma (R,), ``chunk`` timesteps a call; float64
+    on the CPU."""
+    batch = latents.shape[1]
+    predictions = torch.empty_like(latents, dtype=torch.float64)
+    done = 0
+    while done < len(latents):
+        part = slice(done, done + chunk)
+        x = latents[part].flatten(0, 1).double().to(state_device(device))  # (chunk B, C, *S)
+        sigma = sigmas[part].repeat_interleave(batch).to(x.device)
+        try:
+            x0_hat = call(denoise, x, sigma, device)
+        except RuntimeError as error:
+            if len(x) == batch or not ran_out_of_memory(error):
+                raise
+            x0_hat = None
+        if x0_hat is None:  # here the error is gone, and with its traceback what the model had made until then
+            chunk = (len(x) // batch + 1) // 2
+            if x.is_cuda:
+                torch.cuda.empty_cache()
+            continue
+        x0_hat = x0_hat.unflatten(0, (-1, batch))
+        predictions[part] = x0_hat.cpu()
+        if callback is not None:
+            for i, prediction in enumerate(x0_hat):
+                callback(done + i, prediction, x[i * batch : (i + 1) * batch])
+        done += chunk
+    return predictions

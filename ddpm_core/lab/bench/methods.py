@@ -1,0 +1,83 @@
+"""Every way of editing that is measured, as noise maps for one replay, and what a run of it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...inversions.choice import invert_by
+from ...maps import NoiseMaps
+from ...models.stable_diffusion import Pipeline
+from ...plan import Plan
+from ...replay import replay
+from ...steps import Solver
+
+NAMES = {"ddim": "DDIM", "sdedit": "SDEdit"}
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """How pictures become noise maps."""
+
+    method: str = "edit-friendly"
+    steps: int = 20
+    cfg_source: float = 1.0
+    eta: float = 1.0
+    solver: Solver = Solver.FIRST_ORDER
+    corrections: int = 0  # of DDIM inversion
+
+    @property
+    def name(self) -> str:
+        """The method in words, with what sets it apart from the paper's setting."""
+        words = [NAMES.get(self.method, self.method)]
+        if self.cfg_source != 1:
+            words.append(f"source cfg {self.cfg_source:g}")
+        if self.eta != 1:
+            words.append(f"eta {self.eta:g}")
+        if self.corrections:
+            words.append(f"{self.corrections} corrections")
+        return ", ".join(words)
+
+    def run(self, model: Pipeline, x0: Tensor, captions: Sequence[str], *, skip: int, seed: int = 0) -> NoiseMaps:
+        """The maps of latents x0 (B, C, h, w), one caption each, from step ``skip`` on."""
+        denoise = None if self.method == "sdedit" else model.denoiser(list(captions), guidance=self.cfg_source)
+        plan = Plan(model.sigmas(self.steps), skip=skip, eta=self.eta, solver=self.solver, seed=seed)
+        chunk = max(1, 16 // len(x0))
+        return invert_by(self.method, denoise, x0, plan, chunk=chunk, corrections=self.corrections)
+
+
+@dataclass
+class Cost:
+    """What a piece of work took."""
+
+    samples: int = 0  # latents that the UNet saw, both guidance branches counted
+    seconds: float = 0.0
+
+
+@contextmanager
+def cost(model: Pipeline) -> Iterator[Cost]:
+    """Count what happens inside."""
+    taken = Cost()
+
+    def count(module, args) -> None:
+        taken.samples += len(args[0])
+
+    hook = model.pipe.unet.register_forward_pre_hook(count)
+    start = time.perf_counter()
+    try:
+        yield taken
+    finally:
+        taken.seconds = time.perf_counter() - start
+        hook.remove()
+
+
+def edit(model: Pipeline, maps: NoiseMaps, captions: Sequence[str], cfg: float) -> Tensor:
+    """Pictures (B, 3, H, W) of a replay under the captions. Decoded one by one, which a CPU's
+    caches like better."""
+    latents = replay(model.denoiser(list(captions), guidance=cfg), maps)
+    return torch.cat([model.decode(latent[None]) for latent in latents])

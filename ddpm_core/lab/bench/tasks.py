@@ -1,0 +1,142 @@
+"""Edits of drawn scenes, whose true results are known, and how well a picture matches the truth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...demo.judge import ATTRIBUTES
+from ...demo.scenes import BACKGROUNDS, COLORS, FILLS, SHAPES, SIZE, Scene, candidates, caption, random_scene, render
+from ...measure.metrics import psnr, ssim
+
+KINDS = ("color", "background", "shape", "fill")
+_VALUES = {"shape": tuple(SHAPES), "fill": tuple(FILLS), "color": tuple(COLORS), "background": tuple(BACKGROUNDS)}
+_EVERY = list(itertools.product(*(_VALUES[name] for name in ATTRIBUTES)))  # in the order of ``candidates``
+_GRID = 48  # pixels a side at which a picture is compared with the candidates
+_COARSE = 32  # the same where they are many
+# Where a new shape or fill may lie, against the source's geometry: what was never drawn has no
+# place of its own yet.
+_TURNS, _SCALES, _MOVES = (-0.5, -0.25, 0.0, 0.25, 0.5), (0.85, 1.0, 1.15), (-0.03, 0.0, 0.03)
+_SAME = 1 / 255  # source and true target agree where no channel differs by more
+
+
+@dataclass(frozen=True)
+class Task:
+    """One edit: the source scene, and the same scene with one attribute (``kind``) changed."""
+
+    kind: str
+    source: Scene
+    target: Scene
+
+    @property
+    def captions(self) -> tuple[str, str]:
+        """What the source shows and what the target shows."""
+        return caption(self.source), caption(self.target)
+
+
+def random_tasks(count: int, seed: int) -> list[Task]:
+    """``count`` edits of scenes drawn from one seed, the four kinds in turn. Shape and background
+    never get one colour name, which captions of the training set never had."""
+    generator = torch.Generator().manual_seed(seed)
+    tasks = []
+    for kind, _ in zip(itertools.cycle(KINDS), range(count)):
+        source = random_scene(generator)
+        taken = {getattr(source, kind), source.color, source.background}
+        values = [value for value in _VALUES[kind] if value not in taken]
+        tasks.append(
+            Task(
+                kind,
+                source,
+                replace(source, **{kind: values[int(torch.randint(len(values), (), generator=generator))]}),
+            )
+        )
+    return tasks
+
+
+class Truth:
+    """What a batch of tasks is judged by: the true pictures and every drawn candidate."""
+
+    def __init__(self, tasks: Sequence[Task]):
+        self.tasks = list(tasks)
+        self.sources = render([task.source for task in tasks])  # (B, 3, 192, 192)
+        self.targets = render([task.target for task in tasks])
+        self.same = (
+            (self.sources - self.targets).abs().amax(1, keepdim=True) <= _SAME
+        ).float()  # (B, 1, 192, 192): what an edit must keep
+        self.values = [_candidates_of_kind(task) for task in tasks]
+
+    @cached_property
+    def everything(self) -> list[_Candidates]:
+        """All 2048 candidates of every task, 57 MB each."""
+        return [_Candidates(_EVERY, candidates(task.source, _GRID).flatten(0, 3)) for task in self.tasks]
+
+    def succeeds(self, pictures: Tensor) -> list[bool]:
+        """``success`` of ``score``."""
+        return [
+            values.nearest(picture) == getattr(task.target, task.kind)
+            for task, values, picture in zip(self.tasks, self.values, pictures)
+        ]
+
+    def score(self, pictures: Tensor) -> list[dict[str, float]]:
+        """Figures for pictures (B, 3, 192, 192) in [0, 1], one dict a task.
+
+        success      1 where the nearest of the candidates that differ in the edited attribute alone
+                     is the target; a new shape or fill may be turned, scaled and moved a little, as
+                     a source says nothing of that
+        exact        1 where the nearest of all 2048 candidates (every shape, fill, color and
+                     background), exactly in the source's place, is the target
+        kept_psnr    dB, where source and true target agree
+        kept_ssim    against the true target, there; its windows reach 5 pixels over the border
+        target_psnr  dB, to the true target, everywhere
+        """
+        kept = psnr(pictures, self.targets, self.same).tolist()
+        alike = ssim(pictures, self.targets, self.same).tolist()
+        near = psnr(pictures, self.targets).tolist()
+        rows = []
+        for i, (task, success) in enumerate(zip(self.tasks, self.succeeds(pictures))):
+            exact = self.everything[i].nearest(pictures[i]) == tuple(getattr(task.target, name) for name in ATTRIBUTES)
+            rows.append(
+                {
+                    "success": float(success),
+                    "exact": float(exact),
+                    "kept_psnr": kept[i],
+                    "kept_ssim": alike[i],
+                    "target_psnr": near[i],
+                }
+            )
+        return rows
+
+
+class _Candidates:
+    """Drawings (N, 3, h, h), each with its name."""
+
+    def __init__(self, names: Sequence, drawings: Tensor):
+        self.names, self.side = names, drawings.shape[-1]
+        self.drawings = drawings.flatten(1)
+        self.energy = self.drawings.square().sum(1)
+
+    def nearest(self, picture: Tensor):
+        """The name of the drawing with the least squared distance to a picture (3, 192, 192)."""
+        small = F.avg_pool2d(picture, SIZE // self.side).flatten()
+        return self.names[int((self.energy - 2 * self.drawings @ small).argmin())]
+
+
+def _candidates_of_kind(task: Task) -> _Candidates:
+    """The target under every value of the edited attribute."""
+    values = _VALUES[task.kind]
+    scenes = [replace(task.target, **{task.kind: value}) for value in values]
+    if task.kind in ("shape", "fill"):
+        places = list(itertools.product(_TURNS, _SCALES, _MOVES, _MOVES))
+        scenes = [
+            replace(s, angle=s.angle + turn, radius=s.radius * scale, x=s.x + right, y=s.y + down)
+            for s in scenes
+            for turn, scale, right, down in places
+        ]
+        values = [value for value in values for _ in places]
+    return _Candidates(values, render(scenes, _COARSE))

@@ -1,0 +1,68 @@
+"""``python -m ddpm_core edit``: one picture, edited by prompts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..inversions.edit_friendly import invert
+from ..measure.pictures import load_picture, to_image
+from ..plan import Plan
+from ..replay import replay
+from ..steps import Solver
+from .options import (
+    add_inversion_options,
+    add_model_options,
+    check_device,
+    fill_in,
+    load_model,
+    prepare_out,
+    side_of,
+    stage,
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--image", type=Path, required=True, help="the picture to edit")
+    add("--source", required=True, help="a prompt that says what the picture shows; may be empty")
+    add(
+        "--target",
+        action="append",
+        required=True,
+        help="a prompt that says what it shall show; give it several times to edit several ways from one inversion",
+    )
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        help="the picture to write; several targets get -1, -2, ... before the ending",
+    )
+    add_model_options(parser)
+    add_inversion_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Invert one picture and replay it under every target prompt."""
+    prepare_out(args.out)
+    check_device(args.device)
+    if not args.image.is_file():
+        raise ValueError(f"--image must be a picture file; {args.image} does not exist.")
+    fill_in(args)
+    model = load_model(args)
+    x0 = model.encode(load_picture(args.image, side_of(args, model), model.cell)).to(args.device)
+    source = model.denoiser(args.source, guidance=args.cfg_source, negative=args.negative)
+    plan = Plan(model.sigmas(args.steps), args.skip, args.eta, Solver(args.solver), seed=args.seed)
+    outs = [args.out]
+    if len(args.target) > 1:
+        outs = [args.out.with_stem(f"{args.out.stem}-{i + 1}") for i in range(len(args.target))]
+    with tqdm(total=(args.steps - args.skip) * (1 + len(args.target)), unit="step") as bar:
+        maps = invert(source, x0, plan, chunk=args.chunk, callback=stage(bar, "inverting"))
+        for prompt, out in zip(args.target, outs):
+            target = model.denoiser(prompt, guidance=args.cfg, negative=args.negative)
+            edited = replay(target, maps, device=args.device, callback=stage(bar, "editing"))
+            to_image(model.decode(edited)[0]).save(out)
+    for out in outs:
+        print(out)

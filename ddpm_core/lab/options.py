@@ -1,0 +1,139 @@
+"""The settings that the commands share: a model, an inversion, and what follows from them where
+nothing is said."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..plan import DEMO, PAPER, PRESETS
+from ..steps import Solver
+
+if TYPE_CHECKING:
+    from ..models.stable_diffusion import Pipeline
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """--model, --config, --size, --device and --dtype; read by ``load_model`` and ``side_of``."""
+    add = parser.add_argument
+    add(
+        "--model",
+        type=Path,
+        help="a diffusers folder or a .safetensors checkpoint of Stable Diffusion 1, 2 or XL (default: the embedded demo model)",
+    )
+    add(
+        "--config",
+        type=Path,
+        help="with a single-file checkpoint on a machine without a connection: a diffusers folder of the same kind of model",
+    )
+    add("--size", type=pixels, help="pixels of the shorter side (default: what the model was trained on)")
+    add(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu",
+        help="(default: %(default)s)",
+    )
+    add(
+        "--dtype",
+        choices=["float32", "float16", "bfloat16"],
+        default="float32",
+        help="precision of the model (default: %(default)s)",
+    )
+
+
+def add_inversion_options(parser: argparse.ArgumentParser) -> None:
+    """--preset, --steps, --skip, --cfg, --cfg-source, --negative, --eta, --solver, --seed and
+    --chunk; ``fill_in`` completes what is not given."""
+    add = parser.add_argument
+    add(
+        "--preset",
+        choices=list(PRESETS),
+        default="quality",
+        help="quality: 100 steps, as in the paper; fast: 10 steps (default: %(default)s)",
+    )
+    add("--steps", type=int, help="steps of the schedule; paper: 100 (default: the preset's)")
+    add(
+        "--skip",
+        type=int,
+        help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 (default: 36 %% of the steps)",
+    )
+    add(
+        "--cfg",
+        type=float,
+        help="guidance towards the target; paper: 15, useful 7 to 18 (default: 15; 3 with the demo model)",
+    )
+    add(
+        "--cfg-source",
+        type=float,
+        help="guidance of the inversion; paper: 3.5, and 1 is twice as fast (default: 3.5; 1 with the demo model)",
+    )
+    add("--negative", default="", help="negative prompt of both")
+    add(
+        "--eta",
+        type=float,
+        default=1.0,
+        help="noise of the steps: 1 is DDPM (paper), 0 is DDIM; less keeps more (default: %(default)s)",
+    )
+    add("--solver", choices=[s.value for s in Solver], default=Solver.FIRST_ORDER.value, help="(default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of the noise maps (default: %(default)s)")
+    add("--chunk", type=int, default=8, help="timesteps in one call of the model when inverting (default: %(default)s)")
+
+
+def pixels(text: str) -> int:
+    if not text.isdecimal() or int(text) < 8:
+        raise argparse.ArgumentTypeError(f"must be a number of pixels, 8 or more; got {text!r}")
+    return int(text)
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that this machine does not have."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device must be one that torch can use here; got {name!r}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def fill_in(args: argparse.Namespace) -> None:
+    """Give steps, skip and guidance their values where the command line has none. Raises ValueError
+    where no step is left."""
+    args.steps = PRESETS[args.preset].steps if args.steps is None else args.steps
+    args.skip = PAPER.skip_of(args.steps) if args.skip is None else args.skip
+    if not 0 <= args.skip < args.steps:
+        raise ValueError(f"--skip must lie in [0, {args.steps - 1}] for {args.steps} steps; got {args.skip}.")
+    preset = PRESETS[args.preset] if args.model else DEMO
+    args.cfg_source = preset.guidance_source if args.cfg_source is None else args.cfg_source
+    args.cfg = preset.guidance_target if args.cfg is None else args.cfg
+
+
+def load_model(args: argparse.Namespace) -> Pipeline:
+    """--model, or the embedded demo model. Raises what ``Pipeline.load`` does."""
+    from ..demo.model import FOLDER
+    from ..models.stable_diffusion import Pipeline
+
+    return Pipeline.load(args.model or FOLDER, args.device, getattr(torch, args.dtype), args.config)
+
+
+def side_of(args: argparse.Namespace, model: Pipeline) -> int:
+    """--size, or the side in pixels that the model was trained on."""
+    return args.size or model.pipe.unet.config.sample_size * model.cell
+
+
+def stage(bar, name: str) -> Callable:
+    """The callback of an inversion or a replay that moves a progress bar by one step."""
+    bar.set_description(name)
+    return lambda index, prediction, latent: bar.update()
+
+
+def prepare_out(path: Path) -> None:
+    """Make the folder of a picture, and refuse an ending that no picture has, before any work is
+    done."""
+    from PIL import Image
+
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise ValueError(f"--out must end like a picture, for instance .png; got {path}.")
+    path.parent.mkdir(parents=True, exist_ok=True)

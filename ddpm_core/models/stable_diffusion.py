@@ -1,0 +1,228 @@
+"""Adapter for diffusers: a Stable Diffusion (1, 2, XL) pipeline as encode, denoise, decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checks import check_finite
+from ..denoise import Denoise
+
+
+class Pipeline:
+    """What the core needs of a ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline`` (eps or
+    v prediction).
+
+    The pipeline is only lent: its scheduler, attention processors and device are never changed.
+    Latents are in the model's space (scaled), VE coordinates. Raises ValueError for a pipeline or
+    prediction type that does not fit.
+    """
+
+    def __init__(self, pipe):
+        if not hasattr(pipe, "unet") or not hasattr(pipe, "vae") or not hasattr(pipe, "encode_prompt"):
+            raise ValueError(
+                f"A Stable Diffusion or Stable Diffusion XL pipeline of diffusers is needed; got {type(pipe).__name__}."
+            )
+        self.pipe = pipe
+        self.prediction = pipe.scheduler.config.get("prediction_type")
+        if self.prediction not in ("epsilon", "v_prediction") or not hasattr(pipe.scheduler, "alphas_cumprod"):
+            name = type(pipe.scheduler).__name__
+            raise ValueError(
+                f"The model must predict 'epsilon' or 'v_prediction' on a DDPM schedule; its {name} says {self.prediction!r}."
+            )
+        taken, made = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
+        if taken != made:
+            raise ValueError(
+                f"The UNet must take the autoencoder's {made} latent channels alone; it takes {taken} (an inpainting or upscaling model?)."
+            )
+        abar = (
+            pipe.scheduler.alphas_cumprod.double().cpu().clamp(min=2**-24)
+        )  # a zero terminal SNR would be an infinite sigma
+        self.sigma_of_timestep = ((1 - abar) / abar).sqrt()  # (1000,), increasing
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        config: str | Path | None = None,
+    ) -> Pipeline:
+        """From a diffusers folder or a single ``.safetensors`` checkpoint. Raises FileNotFoundError
+        or ValueError.
+
+        A single file has no configuration in it: diffusers gets it from the hub, or from
+        ``config``, the folder of a pipeline of the same kind.
+        """
+        import diffusers
+
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"The model must be a diffusers folder or a .safetensors file on this machine; {path} does not exist."
+            )
+        try:
+            if path.is_dir():
+                pipe = diffusers.DiffusionPipeline.from_pretrained(path, **_without_checker(path))
+            else:
+                pipe = _from_single_file(path, config)
+        except Exception as error:  # whatever the loaders of foreign files raise
+            raise ValueError(f"{path} could not be loaded as a Stable Diffusion model: {error}") from error
+        model = cls(pipe.to(device, dtype))
+        if dtype == torch.float16 and pipe.vae.config.force_upcast:
+            pipe.vae.to(torch.float32)  # such autoencoders overflow in float16
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipe.unet.device
+
+    @property
+    def cell(self) -> int:
+        """Picture pixels a side of one latent cell (8 for Stable Diffusion)."""
+        return 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
+
+    def sigmas(self, steps: int) -> Tensor:
+        """The paper's schedule (S+1,), float64: evenly spaced timesteps from the top down
+        ("leading"), then 0."""
+        known = len(self.sigma_of_timestep)
+        if not 1 <= steps <= known:
+            raise ValueError(f"steps must lie in [1, {known}]; got {steps}.")
+        spacing = known // steps
+        offset = self.pipe.scheduler.config.get("steps_offset", 0)
+        timesteps = (torch.arange(steps).flip(0) * spacing + offset).clamp(max=known - 1)
+        return torch.cat((self.sigma_of_timestep[timesteps], torch.zeros(1, dtype=torch.float64)))
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] as clean latents (B, 4, H/8, W/8), float32. H and W must
+        be multiples of the cell."""
+        cell, (height, width) = self.cell, pictures.shape[-2:]
+        if pictures.dim() != 4 or pictures.shape[1] != 3 or height % cell or width % cell:
+            raise ValueError(
+                f"Pictures must have shape (B, 3, H, W) with H and W multiples of {cell}; got {tuple(pictures.shape)}."
+            )
+        vae = self.pipe.vae
+        latents = vae.encode((pictures * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mode().float()
+        return (latents - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Clean latents (B, 4, h, w) as pictures (B, 3, 8h, 8w) in [0, 1], float32."""
+        vae = self.pipe.vae
+        latents = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0)
+        pictures = vae.decode(latents.to(vae.device, vae.dtype)).sample.float()
+        check_finite(pictures, f"the decoded picture (a {vae.dtype} overflow? try float32)")
+        return (pictures / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def denoiser(
+        self, prompt: str | list[str], *, guidance: float, negative: str = "", size: tuple[int, int] | None = None
+    ) -> Denoise:
+        """``denoise(x, sigma) -> x0_hat`` under a prompt with classifier-free guidance (Ho &
+        Salimans 2207.12598, eq. 6).
+
+        One prompt for all, or one for each item of the batch. Both branches run as one batch;
+        guidance 1 needs only the prompt, guidance 0 only the negative. ``size`` (height, width) in
+        pixels is what SDXL is told of the picture (default: the latent's own).
+        """
+        positive, unconditional = self._embed(prompt, negative)
+        branches = [positive] if guidance == 1 else [unconditional] if guidance == 0 else [unconditional, positive]
+        unet, table = self.pipe.unet, self.sigma_of_timestep
+        device, dtype = unet.device, unet.dtype  # diffusers walks all modules for them
+
+        @torch.no_grad()
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            count = len(x)
+            if count % len(positive[0]):
+                raise ValueError(
+                    f"{len(positive[0])} prompts need a batch of as many latents, or a multiple; got {count}."
+                )
+            spread = sigma.view(-1, *[1] * (x.dim() - 1))
+            nearest = (sigma.cpu().double().log()[:, None] - table.log()).abs().argmin(1)  # (B,) timesteps
+            inputs = (x / (spread**2 + 1).sqrt()).to(device, dtype)
+            context = torch.cat([_tile(hidden, count) for hidden, _ in branches])
+            added = self._added(
+                [pooled for _, pooled in branches], size or tuple(self.cell * n for n in x.shape[-2:]), count
+            )
+            output = unet(
+                inputs.repeat(len(branches), 1, 1, 1),
+                nearest.repeat(len(branches)).to(device),
+                encoder_hidden_states=context,
+                added_cond_kwargs=added,
+            ).sample
+            output = output.to(x).chunk(len(branches))
+            guided = output[0] if len(branches) == 1 else output[0] + guidance * (output[1] - output[0])
+            if self.prediction == "v_prediction":
+                return x / (spread**2 + 1) - guided * spread / (spread**2 + 1).sqrt()
+            return x - spread * guided
+
+        return denoise
+
+    def _embed(
+        self, prompt: str | list[str], negative: str
+    ) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
+        """(hidden, pooled) for the prompt and for the negative; pooled is None but for SDXL."""
+        encoded = self.pipe.encode_prompt(
+            prompt=prompt,
+            negative_prompt=negative if isinstance(prompt, str) else [negative] * len(prompt),
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=True,
+        )
+        if len(encoded) == 4:
+            hidden, no_hidden, pooled, no_pooled = encoded
+            return (hidden, pooled), (no_hidden, no_pooled)
+        hidden, no_hidden = encoded
+        return (hidden, None), (no_hidden, None)
+
+    def _added(self, pooled: list[Tensor | None], size: tuple[int, int], count: int) -> dict[str, Tensor] | None:
+        """SDXL's pooled text and sizes (original, crop, target), one row an input; None for other
+        models."""
+        if pooled[0] is None:
+            return None
+        times = torch.tensor([[*size, 0, 0, *size]]).to(pooled[0])
+        return {
+            "text_embeds": torch.cat([_tile(p, count) for p in pooled]),
+            "time_ids": times.expand(count * len(pooled), -1),
+        }
+
+
+def _tile(embedding: Tensor, count: int) -> Tensor:
+    """(B, ...) repeated to (count, ...), in the order of the inversion's chunks: timestep by
+    timestep."""
+    return embedding.repeat(count // len(embedding), *[1] * (embedding.dim() - 1))
+
+
+def _without_checker(path: Path) -> dict:
+    """The safety checker looks at finished pictures only: not loaded, where the folder has one."""
+    import json
+
+    index = path / "model_index.json"
+    if not index.exists():
+        raise ValueError(f"{path} must be a folder of a diffusers pipeline; it has no model_index.json.")
+    return (
+        {"safety_checker": None, "requires_safety_checker": False}
+        if "safety_checker" in json.loads(index.read_text())
+        else {}
+    )
+
+
+def _from_single_file(path: Path, config: str | Path | None):
+    """A checkpoint as the pipeline that its keys speak of."""
+    import diffusers
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = set(file.keys())
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} must be a diffusers folder or a .safetensors checkpoint; reading it failed: {error}."
+        ) from error
+    large = any(key.startswith("conditioner.embedders.1.") for key in keys)
+    kind: Callable = diffusers.StableDiffusionXLPipeline if large else diffusers.StableDiffusionPipeline
+    return kind.from_single_file(str(path), **({"config": str(config), "local_files_only": True} if config else {}))

@@ -1,0 +1,72 @@
+"""The settings of an inversion in one object, and the presets: what papers and measurements
+recommend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .checks import BadArgument
+from .steps import Process, Solver, Step, schedule
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an inversion goes by, whatever the model and the picture.
+
+    sigmas    (T+1,) noise levels of the whole schedule, strictly decreasing; the last may be 0
+    skip      steps left out at the noisy end: they cost no evaluation (the paper's T - T_skip)
+    eta       noise of the steps: 1 is DDPM, 0 is DDIM
+    seed      of the path's noise; item i of the batch has seed + i
+
+    Numbers only, so that plans can be compared and stored. Raises BadArgument, once, here.
+    """
+
+    sigmas: Sequence[float] | Tensor
+    skip: int = 0
+    eta: float = 1.0
+    solver: Solver = Solver.FIRST_ORDER
+    process: Process = Process.VE
+    seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "sigmas", tuple(float(sigma) for sigma in self.sigmas))
+        schedule(self.sigmas, eta=self.eta, solver=self.solver, process=self.process)  # refuses what does not fit
+        count = len(self.sigmas) - 1
+        if not 0 <= self.skip < count:
+            raise BadArgument("skip", f"skip must lie in [0, {count - 1}] for {count} steps; got {self.skip}.")
+
+    @property
+    def levels(self) -> Tensor:
+        """The noise levels of the whole schedule (T+1,), float64."""
+        return torch.tensor(self.sigmas, dtype=torch.float64)
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The transitions from ``skip`` on: the first of them has no step before it."""
+        return schedule(self.sigmas[self.skip :], eta=self.eta, solver=self.solver, process=self.process)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings that go together: steps of the schedule, skip, and the guidance of the inversion and
+    of the edit."""
+
+    steps: int
+    skip: int
+    guidance_source: float
+    guidance_target: float
+
+    def skip_of(self, steps: int) -> int:
+        """The same share of another number of steps."""
+        return round(self.skip / self.steps * steps)
+
+
+PAPER = Preset(100, 36, 3.5, 15.0)  # Huberman-Spiegelglas et al. 2304.06140, appendix A; Stable Diffusion 1.4, eta 1
+FAST = Preset(10, 4, 3.5, 15.0)  # as near to the truth as a hundred steps on known scenes (bench)
+DEMO = Preset(50, 18, 1.0, 3.0)  # the embedded model, which is small
+PRESETS = {"quality": PAPER, "fast": FAST}

@@ -1,0 +1,186 @@
+"""Native inversion, DDIM inversion and SDEdit, against their formulas and against diffusers."""
+
+import pytest
+import torch
+from fakes import Counting, ddpm_sigmas, flow_sigmas, gaussian, network
+from torch.testing import assert_close
+
+from ddpm_core import Plan, Process, auxiliary_path, invert, push_color, replay, schedule, shift
+from ddpm_core.inversions.choice import INVERSIONS, invert_by
+from ddpm_core.inversions.ddim import invert_ddim
+from ddpm_core.inversions.native import native_path
+from ddpm_core.inversions.sdedit import sdedit
+from ddpm_core.measure.stats import statistics
+
+BETAS = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+
+
+def sigmas_of(process, steps):
+    return flow_sigmas(steps) if process is Process.FLOW else ddpm_sigmas(steps)
+
+
+@pytest.fixture
+def x0():
+    return torch.randn(2, 4, 12, 16, generator=torch.Generator().manual_seed(5))
+
+
+def noise_of(path, x0, sigmas, process):
+    """The e of x = alpha x_0 + sigma e at every level but the last."""
+    levels = sigmas[:-1].view(-1, 1, 1, 1, 1)
+    return (path[:-1].double() - process.alpha(levels) * x0.double()) / levels
+
+
+@pytest.mark.parametrize("process", list(Process))
+def test_a_native_path_has_the_marginals_of_the_auxiliary_one_and_remembers(x0, process):
+    sigmas = sigmas_of(process, 20)
+    native, auxiliary = (
+        noise_of(path(x0, Plan(sigmas, process=process)), x0, sigmas, process) for path in (native_path, auxiliary_path)
+    )
+    for e in (native, auxiliary):
+        assert_close(e.flatten(1).var(1), torch.ones(20, dtype=torch.float64), rtol=0, atol=0.15)
+    correlations = [
+        [torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1].item() for a, b in zip(e[1:-1], e[2:])]
+        for e in (native, auxiliary)
+    ]
+    assert min(correlations[0]) > 0.15
+    assert max(map(abs, correlations[1])) < 0.1
+
+
+def test_a_native_path_takes_the_steps_of_the_sampler_from_the_true_picture(x0):
+    sigmas = ddpm_sigmas(10)
+    path = native_path(x0.double(), Plan(sigmas, eta=0.6))
+    for step, x, x_next in list(zip(schedule(sigmas, eta=0.6), path, path[1:]))[:-1]:
+        z = (x_next - step.mean(x, x0.double(), None)) / step.up
+        assert abs(z.var().item() - 1) < 0.15
+        assert abs(z.mean().item()) < 0.1
+
+
+def test_a_native_path_without_noise_keeps_one_noise(x0):
+    sigmas = ddpm_sigmas(8)
+    e = noise_of(native_path(x0.double(), Plan(sigmas, eta=0.0)), x0, sigmas, Process.VE)
+    assert_close(e, e[:1].expand_as(e), rtol=1e-9, atol=1e-9)
+
+
+def test_a_native_path_ends_at_the_picture_and_skipping_cuts_its_beginning(x0):
+    sigmas = ddpm_sigmas(12)
+    path = native_path(x0, Plan(sigmas, seed=3))
+    assert torch.equal(path[-1], x0)
+    assert torch.equal(native_path(x0, Plan(sigmas, seed=3, skip=5)), path[5:])
+    assert not torch.equal(native_path(x0, Plan(sigmas, seed=4))[:-1], path[:-1])
+    assert torch.equal(native_path(x0[1:], Plan(sigmas, seed=4))[:, 0], native_path(x0, Plan(sigmas, seed=3))[:, 1])
+
+
+@pytest.mark.parametrize("process", list(Process))
+def test_native_maps_give_the_picture_back_and_can_be_edited(x0, process):
+    sigmas, denoise = sigmas_of(process, 15), network(process=process)
+    maps = invert(
+        denoise, x0, Plan(sigmas, process=process, skip=2), path=native_path(x0, Plan(sigmas, process=process, skip=2))
+    )
+    assert_close(replay(denoise, maps), x0, rtol=0, atol=1e-5)
+    assert_close(
+        replay(denoise, shift(maps, 3, 0, fill="wrap")), x0.roll(3, -1), rtol=0, atol=1e-5
+    )  # the fake commutes with it
+    mask = torch.ones(1, 1, 12, 16)
+    assert (replay(denoise, push_color(maps, x0 + 1, mask, strength=0.1)) - x0).mean() > 0.05
+
+
+def test_sdedit_is_plain_sampling_from_the_noised_picture(x0):
+    sigmas, denoise = ddpm_sigmas(10), network(0.7)
+    maps = sdedit(x0, Plan(sigmas, skip=4, seed=2))
+    x = maps.latents[0].double()
+    e = (x - x0.double()) / sigmas[4]
+    assert abs(e.var().item() - 1) < 0.1
+    for step, residual in zip(schedule(sigmas[4:]), maps.residuals):
+        x = step.mean(x, denoise(x, torch.full((2,), step.sigma, dtype=torch.float64)), None) + residual
+    assert_close(replay(denoise, maps).double(), x, rtol=0, atol=1e-5)
+    found = statistics(maps)
+    assert_close(found.variance, torch.ones_like(found.variance), rtol=0, atol=0.2)
+    assert found.correlation.abs().max() < 0.15
+    assert (
+        abs(torch.corrcoef(torch.stack((e.flatten(), maps.residuals[0].flatten())))[0, 1]) < 0.1
+    )  # no noise is used twice
+
+
+def test_sdedit_keeps_more_the_more_is_skipped(x0):
+    sigmas, denoise = ddpm_sigmas(20), network(0.7)
+    errors = [
+        (replay(denoise, sdedit(x0, Plan(sigmas, skip=skip))) - x0).square().mean().item() for skip in (2, 10, 18)
+    ]
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_ddim_inversion_is_the_inverse_scheduler_of_diffusers(x0):
+    from diffusers import DDIMInverseScheduler
+
+    scheduler = DDIMInverseScheduler(**BETAS, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
+    scheduler.set_timesteps(10)
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
+
+    def eps_hat(x_vp):
+        return torch.tanh(0.8 * x_vp.roll(1, -1) - 0.2)
+
+    x, expected = x0.double(), []
+    for t in scheduler.timesteps:
+        x = scheduler.step(eps_hat(x), t, x).prev_sample
+        expected.append(x / scheduler.alphas_cumprod[t].sqrt())
+
+    def denoise(x, sigma):
+        spread = sigma.view(-1, 1, 1, 1)
+        return x - spread * eps_hat(x / (1 + spread**2).sqrt())
+
+    abar = scheduler.alphas_cumprod[scheduler.timesteps.flip(0)]
+    sigmas = torch.cat((((1 - abar) / abar).sqrt(), torch.zeros(1)))
+    maps = invert_ddim(denoise, x0, Plan(sigmas))
+    assert_close(maps.latents[:-1].flip(0).double(), torch.stack(expected), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("process", list(Process))
+def test_ddim_inversion_comes_back_the_better_the_more_it_is_corrected(x0, process):
+    sigmas = sigmas_of(process, 20)
+    denoise = Counting(gaussian(0.3, 0.5, process))
+    errors = []
+    for corrections in (0, 1, 4):
+        denoise.sizes.clear()
+        maps = invert_ddim(denoise, x0, Plan(sigmas, process=process), corrections=corrections)
+        assert denoise.sizes == [2] * (20 * (1 + corrections))
+        errors.append((replay(denoise, maps) - x0).abs().max().item())
+    assert errors[0] > 1.5 * errors[1]
+    assert errors[1] > 1.5 * errors[2]
+    assert not maps.residuals.any()
+    assert maps.eta == 0
+
+
+def test_the_predictions_of_ddim_inversion_lead_along_its_path(x0):
+    """latents[i + 1] is the mean of latents[i] and predictions[i]."""
+    sigmas = ddpm_sigmas(12)
+    maps = invert_ddim(network(), x0, Plan(sigmas, skip=3))
+    assert maps.skipped == 3
+    assert torch.equal(maps.latents[-1], x0)
+    for step, x, x_next, x0_hat in zip(maps.steps, maps.latents, maps.latents[1:], maps.predictions):
+        assert_close(step.mean(x.double(), x0_hat.double(), None).float(), x_next, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", INVERSIONS)
+def test_every_inversion_can_be_asked_for_by_name(x0, method):
+    sigmas, seen = ddpm_sigmas(8), []
+    mask = torch.ones(1, 1, 12, 16)
+    mask[..., :8] = 0
+    maps = invert_by(
+        method,
+        network(),
+        x0,
+        Plan(sigmas, skip=2, seed=3),
+        mask=mask,
+        callback=lambda i, prediction, latent: seen.append(i),
+    )
+    assert maps.skipped == 2
+    assert torch.equal(maps.mask, mask)
+    assert seen == ([] if method == "sdedit" else list(range(6)))
+    outside = (replay(network(0.9), maps) - x0).abs().amax((0, 1, 2))
+    assert outside[:8].max() < 1e-5
+    assert outside[8:].min() > 1e-3
+
+
+def test_an_unknown_inversion_is_refused(x0):
+    with pytest.raises(ValueError, match="one of edit-friendly, native, ddim, sdedit; got 'pnp'"):
+        invert_by("pnp", network(), x0, Plan(ddpm_sigmas(4)))

@@ -1,0 +1,94 @@
+"""Statistics of noise maps: the figures of the paper on an exact denoiser, and made-up maps whose
+figures are known."""
+
+import pytest
+import torch
+from fakes import ddpm_sigmas, gaussian
+from torch.testing import assert_close
+
+from ddpm_core import NoiseMaps, Plan, invert
+from ddpm_core.inversions.native import native_path
+from ddpm_core.measure.stats import angles, statistics
+
+STEPS = 50
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return torch.randn(1, 4, 48, 48, generator=torch.Generator().manual_seed(3))
+
+
+def near_the_middle(values):
+    """The mean of ten steps around the middle of the schedule."""
+    return values[STEPS // 2 - 5 : STEPS // 2 + 5].mean().item()
+
+
+def test_edit_friendly_maps_are_strong_and_take_each_other_back(picture):
+    found = statistics(invert(gaussian(), picture, Plan(ddpm_sigmas(STEPS))))
+    assert near_the_middle(found.variance) == pytest.approx(15, rel=0.08)
+    assert near_the_middle(found.correlation) == pytest.approx(-0.5, abs=0.02)
+    assert ((-0.58 < found.correlation) & (found.correlation < -0.44)).all()
+
+
+def test_the_variance_grows_with_the_number_of_steps(picture):
+    fine = statistics(invert(gaussian(), picture, Plan(ddpm_sigmas(2 * STEPS))))
+    coarse = statistics(invert(gaussian(), picture, Plan(ddpm_sigmas(STEPS))))
+    assert fine.variance[STEPS] / coarse.variance[STEPS // 2] == pytest.approx(1.93, abs=0.1)
+
+
+def test_native_maps_are_white_noise(picture):
+    sigmas = ddpm_sigmas(STEPS)
+    found = statistics(invert(gaussian(), picture, Plan(sigmas), path=native_path(picture, Plan(sigmas))))
+    assert near_the_middle(found.variance) == pytest.approx(1, abs=0.06)
+    assert found.correlation.abs().max() < 0.05
+
+
+def test_angles_of_the_toy_of_the_paper():
+    """Figure 4: data N((10, 10), I), 40 steps; each item of the batch is a point of the plane."""
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    abar = (1 - betas).cumprod(0)[torch.arange(40).flip(0) * 25 + 1]
+    sigmas = torch.cat((((1 - abar) / abar).sqrt(), torch.zeros(1, dtype=torch.float64)))
+    points = 10 + torch.randn(2000, 2, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    native = native_path(points, Plan(sigmas))
+    for path, mean, obtuse in ((None, 119, 0.74), (native, 90, 0.5)):
+        maps = invert(gaussian(10.0), points, Plan(sigmas), path=path)
+        ups = torch.tensor([step.up for step in maps.steps[:-1]]).view(-1, 1, 1)
+        found = angles(maps.residuals[:-1].flatten(2) / ups)
+        assert found.mean().item() == pytest.approx(mean, abs=1)
+        assert (found > 90).double().mean().item() == pytest.approx(obtuse, abs=0.01)
+
+
+def test_angles_of_known_vectors():
+    vectors = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]], [[0.0, -1.0]], [[1.0, -1.0]]])
+    assert_close(angles(vectors), torch.tensor([[90.0], [180.0], [45.0]]), rtol=0, atol=0.05)
+
+
+def made_up(z, sigmas, skipped=0):
+    """Maps whose z (S, B, C, H, W) is the given one; the last step, to 0, adds no noise."""
+    zeros = torch.zeros(len(sigmas), *z.shape[1:])
+    maps = NoiseMaps(sigmas, zeros, zeros[1:].double(), zeros[1:], skipped=skipped)
+    ups = torch.tensor([step.up for step in maps.steps], dtype=torch.float64)
+    return NoiseMaps(sigmas, zeros, ups.view(-1, 1, 1, 1, 1) * z, zeros[1:], skipped=skipped)
+
+
+def test_figures_of_known_maps_over_all_items_and_cells():
+    first = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    other = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    z = torch.stack((first + 5, -2 * first, other, other))
+    found = statistics(made_up(z, [8.0, 4.0, 2.0, 1.0, 0.0], skipped=6))
+    unbiased = {"correction": 0}
+    assert_close(found.variance, torch.stack([v.var(**unbiased) for v in (first, 2 * first, other)]))
+    assert_close(
+        found.correlation,
+        torch.stack(
+            [torch.tensor(-1.0).double(), torch.corrcoef(torch.stack((-first.flatten(), other.flatten())))[0, 1]]
+        ),
+    )
+    assert_close(found.times, torch.tensor([40.0, 30.0, 20.0], dtype=torch.float64))
+
+
+def test_maps_without_noise_are_refused(picture):
+    with pytest.raises(ValueError, match="two steps or more; got 0 of 10 steps, eta 0"):
+        statistics(invert(gaussian(), picture, Plan(ddpm_sigmas(10), eta=0.0)))
+    with pytest.raises(ValueError, match="got 1 of 2 steps, eta 1"):
+        statistics(invert(gaussian(), picture, Plan(ddpm_sigmas(2))))

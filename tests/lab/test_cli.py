@@ -1,0 +1,164 @@
+"""The command line does the main job, and says what is wrong in one line."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_core.__main__ import main, parser
+from ddpm_core.demo.scenes import caption, coverage, render, scene_with
+from ddpm_core.measure.pictures import load_picture, to_image
+
+SCENE = scene_with(4, shape="star", fill="striped", color="red", background="blue")
+
+SHOWN = scene_with(12, shape="star", fill="striped", color="red", background="blue")
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "scene.png"
+    to_image(render([SCENE])[0]).save(path)
+    return path
+
+
+def run_edit(picture, out, *more):
+    return main(
+        [
+            "edit",
+            "--image",
+            str(picture),
+            "--source",
+            caption(SCENE),
+            "--out",
+            str(out),
+            "--steps",
+            "8",
+            "--skip",
+            "3",
+            "--device",
+            "cpu",
+            *more,
+        ]
+    )
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB"), dtype=np.int16)
+
+
+def test_edit_writes_the_edited_picture(picture, tmp_path, capsys):
+    out = tmp_path / "edited.png"
+    assert run_edit(picture, out, "--target", "a striped green star on a blue background") == 0
+    assert capsys.readouterr().out.split() == [str(out)]
+    assert pixels(out).shape == (192, 192, 3)
+    assert np.abs(pixels(out) - pixels(picture)).mean() > 2
+
+
+def test_the_source_as_target_gives_the_round_trip_through_the_autoencoder(picture, tmp_path):
+    from ddpm_core.demo.model import FOLDER
+    from ddpm_core.models.stable_diffusion import Pipeline
+
+    out = tmp_path / "same.png"
+    assert (
+        run_edit(picture, out, "--target", caption(SCENE), "--cfg", "1", "--solver", "dpmpp_2m_sde", "--eta", "0.5")
+        == 0
+    )
+    model = Pipeline.load(FOLDER)
+    round_trip = to_image(model.decode(model.encode(load_picture(picture, 192, 8)))[0])
+    assert np.abs(pixels(out) - np.asarray(round_trip, dtype=np.int16)).max() <= 1
+
+
+def test_several_targets_share_one_inversion_and_are_numbered(picture, tmp_path, capsys):
+    targets = [
+        "--target",
+        "a plain red star on a blue background",
+        "--target",
+        "a striped red moon on a blue background",
+    ]
+    assert run_edit(picture, tmp_path / "e.png", *targets) == 0
+    written = capsys.readouterr()
+    assert written.out.split() == [str(tmp_path / "e-1.png"), str(tmp_path / "e-2.png")]
+    assert "15/15" in written.err  # 5 steps inverted once, 5 edited twice
+    assert (pixels(tmp_path / "e-1.png") != pixels(tmp_path / "e-2.png")).any()
+
+
+def test_a_picture_that_is_not_square_is_scaled_and_cut_to_whole_cells(picture, tmp_path):
+    wide = tmp_path / "wide.jpg"
+    Image.open(picture).resize((300, 170)).save(wide)
+    assert load_picture(wide, 96, 8).shape == (1, 3, 96, 168)
+    assert run_edit(wide, tmp_path / "out.png", "--target", "a moon", "--size", "96") == 0
+    assert pixels(tmp_path / "out.png").shape == (96, 168, 3)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--target", "x", "--model", "/absent"], "/absent does not exist"),
+        (["--target", "x", "--steps", "8", "--skip", "9"], r"--skip must lie in \[0, 7\] for 8 steps; got 9"),
+        (["--target", "x", "--steps", "2000"], r"steps must lie in \[1, 1000\]; got 2000"),
+        (["--target", "x", "--eta", "3"], "eta must lie in"),
+        (["--target", "x", "--image", "/absent.png"], "--image must be a picture file; /absent.png does not exist"),
+        (["--target", "x", "--image", __file__], "must be a picture"),
+        (["--target", "x", "--out", f"{__file__}/out.png"], "test_cli.py"),
+        (["--target", "x", "--device", "cuda:77"], "--device must be one that torch can use"),
+        (["--target", "x", "--out", "picture.psd"], "must end like a picture.*picture.psd"),
+        (["--target", "x", "--out", "picture.psx"], "must end like a picture.*picture.psx"),
+    ],
+)
+def test_mistakes_end_with_one_line(picture, tmp_path, capsys, more, words):
+    assert run_edit(picture, tmp_path / "out.png", *more) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert re.search(words, last)
+
+
+def test_skip_follows_the_number_of_steps(picture, tmp_path, capsys):
+    arguments = [
+        "edit",
+        "--image",
+        str(picture),
+        "--source",
+        "",
+        "--target",
+        "",
+        "--out",
+        str(tmp_path / "o.png"),
+        "--steps",
+        "11",
+        "--device",
+        "cpu",
+    ]
+    assert main(arguments) == 0
+    assert "14/14" in capsys.readouterr().err  # 36 % of 11 are 4: 7 steps inverted, 7 edited
+
+
+def test_help_shows_the_papers_ranges(capsys):
+    with pytest.raises(SystemExit):
+        parser().parse_args(["edit", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(
+        words in shown for words in ("paper: 36, useful 0 to 40", "useful 7 to 18", "paper: 3.5", "1 is DDPM (paper)")
+    )
+
+
+def test_demo_writes_one_labelled_picture(tmp_path, capsys):
+    out = tmp_path / "new" / "demo.png"
+    assert main(["demo", "--out", str(out), "--steps", "20"]) == 0
+    assert str(out) in capsys.readouterr().out
+    sheet = Image.open(out)
+    assert sheet.width > 7 * 256
+    panels = [
+        np.asarray(sheet.crop((12 + i * 268, 12, 268 + i * 268, 268)).convert("RGB"), dtype=np.int16) for i in range(7)
+    ]
+    source, reconstruction, *edits = panels
+    near = np.abs(source - reconstruction).mean()
+    assert near < 8
+    green, heart, yellow, shifted, pushed = edits
+    assert all(near < np.abs(source - edit).mean() < 110 for edit in edits)
+    assert yellow[4:30, 4:30, 2].mean() < source[4:30, 4:30, 2].mean() - 60  # the corner has lost its blue
+    star = coverage([SHOWN])[0, 0].repeat_interleave(4, 0).repeat_interleave(4, 1)[::3, ::3].numpy() > 0.99
+    for edit in (green, pushed):
+        assert edit[star][:, 0].mean() < source[star][:, 0].mean() - 40  # the star has lost its red
+    moved = np.roll(source, -43, axis=1)[:, 20:190]
+    assert np.abs(shifted[:, 20:190] - moved).mean() < 0.6 * np.abs(source[:, 20:190] - moved).mean()

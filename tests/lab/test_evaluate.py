@@ -1,0 +1,483 @@
+"""The evaluate command on manifests small enough to know: what is read, made, measured, kept and
+written."""
+
+import argparse
+import csv
+import json
+import math
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_core.demo.scenes import caption, render, scene_with
+from ddpm_core.lab import options
+from ddpm_core.lab.evaluate import command as manifest
+from ddpm_core.lab.evaluate.command import add_command, read_manifest, summary
+from ddpm_core.measure.pictures import to_image
+
+SCENE = scene_with(4, shape="star", fill="striped", color="red", background="blue")
+GREEN, MOON = caption(replace(SCENE, color="green")), caption(replace(SCENE, shape="moon"))
+NASTY = 'a <b>"moon" & star</b>'
+WORKING = f"""\
+-
+  init_img: /pictures/star.png
+  source_prompt: {caption(SCENE)}
+  target_prompts:
+    - {GREEN}
+    - {MOON}
+"""
+
+
+class StubLPIPS(torch.nn.Module):
+    def __init__(self, net, verbose):
+        super().__init__()
+
+    def forward(self, one, other):
+        return (one - other).abs().mean().reshape(1, 1, 1, 1)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A folder with a picture; no LPIPS, and a CLIP that scores a prompt by its length."""
+    (tmp_path / "pictures").mkdir()
+    to_image(render([SCENE])[0]).save(tmp_path / "pictures" / "star.png")
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    monkeypatch.setattr(manifest, "load_clip", lambda name, device: lambda picture, prompt: float(len(prompt)))
+    return tmp_path
+
+
+@pytest.fixture
+def lpips(monkeypatch):
+    """A package of this name whose distance is twice the mean absolute difference."""
+    module = ModuleType("lpips")
+    module.LPIPS = StubLPIPS
+    monkeypatch.setitem(sys.modules, "lpips", module)
+
+
+@pytest.fixture(scope="module")
+def demo_model():
+    return options.load_model(argparse.Namespace(model=None, config=None, device="cpu", dtype="float32"))
+
+
+@pytest.fixture
+def calls(monkeypatch, demo_model):
+    """The sizes of the model's calls; the model is loaded once for all tests."""
+    sizes = []
+    hook = demo_model.pipe.unet.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr(manifest, "load_model", lambda args: demo_model)
+    yield sizes
+    hook.remove()
+
+
+def evaluate(home, text, *more, folder="out"):
+    """Runs the command on a manifest of this text; the folder of its results."""
+    (home / "test.yaml").write_text(text, encoding="utf-8")
+    parser = argparse.ArgumentParser()
+    add_command(parser.add_subparsers())
+    out = home / folder
+    arguments = [
+        "evaluate",
+        "--manifest",
+        str(home / "test.yaml"),
+        "--out",
+        str(out),
+        "--steps",
+        "4",
+        "--skip",
+        "2",
+        "--size",
+        "64",
+        "--device",
+        "cpu",
+        *more,
+    ]
+    args = parser.parse_args(arguments)
+    args.run(args)
+    return out
+
+
+def read_rows(out):
+    with (out / "results.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def picture(path):
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).double() / 255
+
+
+def parse(home, text):
+    (home / "m.yaml").write_text(text, encoding="utf-8")
+    return read_manifest(home / "m.yaml")
+
+
+def test_the_authors_own_shape_is_read(home):
+    """Paths with a leading slash, and a picture without a source prompt, are in the authors' files
+    and code."""
+    text = "  -\n    init_img:  /pictures/star.png\n    target_prompts:\n    - a  photo\n    - a photo\n\n  -\n    init_img: ./pictures/star.png\n"
+    entries, broken, unknown = parse(
+        home, text + "    source_prompt: a star\n    target_prompts: a moon\n    mask: 3\n"
+    )
+    assert [(e.line, e.name, e.source, e.targets) for e in entries] == [
+        (2, "/pictures/star.png", "", ("a photo",)),
+        (8, "./pictures/star.png", "a star", ("a moon",)),
+    ]
+    assert all(e.image.samefile(home / "pictures" / "star.png") for e in entries)
+    assert (broken, unknown) == ([], ["mask"])
+
+
+def test_pictures_are_looked_for_beside_the_manifest_then_in_the_current_folder(home, monkeypatch):
+    (home / "elsewhere" / "pictures").mkdir(parents=True)
+    monkeypatch.chdir(home / "elsewhere")
+    for name in ("star", "other"):
+        Image.new("RGB", (8, 8)).save(f"pictures/{name}.png")
+    text = "".join(f"- {{init_img: ./pictures/{name}.png, target_prompts: x}}\n" for name in ("star", "other"))
+    (star, other), _, _ = parse(home, text)
+    assert star.image.samefile(home / "pictures" / "star.png")
+    assert other.image.samefile("pictures/other.png")
+
+
+def test_broken_entries_are_named_with_their_lines_and_the_others_read(home):
+    text = """\
+- a photo
+- source_prompt: x
+  target_prompts: [y]
+- init_img: pictures/star.png
+- source_prompt: x
+  target_prompts: [y]
+  init_img: pictures/moon.png
+- {init_img: pictures/star.png, target_prompts: good}
+- init_img: pictures/star.png
+  source_prompt: [x]
+  target_prompts: y
+- init_img: pictures/star.png
+  target_prompts:
+    - yes
+- init_img: pictures/star.png
+  target_prompts: {a: b}
+- init_img: pictures/star.png
+  target_prompts: []
+- !!python/object:x {}
+- {? [a] : b}
+- {init_img: pictures/star.png, target_prompts: "\\ud800"}
+"""
+    entries, broken, _ = parse(home, text)
+    assert [entry.targets for entry in entries] == [("good",)]
+    expected = [
+        (1, r"got 'a photo' \(str\)"),
+        (2, "must have init_img; it has source_prompt, target_prompts"),
+        (4, "must have target_prompts; it has init_img"),
+        (7, "pictures/moon.png is not there"),
+        (10, r"source_prompt must be text; got \['x'\] \(list\)"),
+        (14, r"target_prompts must be text; got True \(bool\) \(quote it\)"),
+        (16, "must be a text or a list of texts"),
+        (18, r"must be a text or a list of texts; got \[\]"),
+        (19, "could not determine a constructor"),
+        (20, "found unhashable key"),
+        (21, "surrogates not allowed"),
+    ]
+    assert [line for line, _ in broken] == [line for line, _ in expected]
+    for (_, what), (_, words) in zip(broken, expected):
+        assert re.search(words, what), what
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("init_img: x\n", r"m.yaml, line 1: a manifest is a YAML list.*got a mapping \(is the '-'"),
+        ("\n\nhello\n", "m.yaml, line 3: .*got a single value"),
+        ("", "m.yaml, line 1: .*got nothing"),
+        ("[]", "m.yaml, line 1: .*got nothing"),
+        ("- init_img: x\n- target_prompts: a: b\n", "m.yaml, line 2: .*mapping values are not allowed here"),
+        ("- [\n", "m.yaml, line 2: .*this is no YAML"),
+        ("- \x00", "m.yaml: .*this is no YAML: .*special characters are not allowed"),
+    ],
+)
+def test_a_file_that_is_no_yaml_list_is_refused_with_its_line(home, text, words):
+    with pytest.raises(ValueError, match=f"(?s){words}"):
+        parse(home, text)
+
+
+def test_every_prompt_and_seed_is_edited_from_one_inversion_a_seed(home, calls, lpips, capsys):
+    out = evaluate(home, WORKING, "--seeds", "2")
+    assert (
+        calls == [2, 2, 2, 2, 2] * 2
+    )  # an inversion of 2 timesteps with one branch, two edits of 2 steps with two: for each seed
+    rows = read_rows(out)
+    assert [(row["image"], row["source_prompt"], row["target_prompt"], row["seed"]) for row in rows] == [
+        ("/pictures/star.png", caption(SCENE), target, seed) for seed in "01" for target in (GREEN, MOON)
+    ]
+    (source,) = [picture(path) for path in (out / "sources").iterdir()]
+    edits = [picture(out / row["picture"]) for row in rows]
+    for row, edit in zip(rows, edits):
+        assert float(row["psnr"]) == pytest.approx(-10 * math.log10((edit - source).square().mean()), rel=1e-4)
+        assert float(row["lpips"]) == pytest.approx(2 * (edit - source).abs().mean().item(), rel=1e-4)
+        assert float(row["clip"]) == len(row["target_prompt"])
+        assert 0.3 < float(row["ssim"]) < 1
+        assert min(float(row["seconds_inversion"]), float(row["seconds_edit"])) > 0
+    apart = [2 * (one - other).abs().mean().item() for one, other in zip(edits[:2], edits[2:])]
+    assert min(apart) > 0
+    assert [row["diversity"] for row in rows[:2]] == ["", ""]
+    assert [float(row["diversity"]) for row in rows[2:]] == pytest.approx(apart, rel=1e-4)
+    report = (out / "report.md").read_text()
+    assert "4 of 4 edits, of 1 pictures." in report
+    mean = sum(float(row["lpips"]) for row in rows) / 4
+    assert f"| LPIPS | {mean:.3f} | - | 4 |" in report
+    assert f"| diversity | {sum(apart) / 2:.3f} | - | 2 |" in report
+    assert "Missing" not in report
+    assert "cfg_source: 1.0" in report
+    printed = capsys.readouterr()
+    assert "100%" in printed.err
+    assert str(out / "index.html") in printed.out
+
+
+@pytest.mark.parametrize(("inversion", "sizes"), [("native", [2]), ("ddim", [1, 1]), ("sdedit", [])])
+def test_rival_inversions_serve_the_same_edits(home, calls, inversion, sizes):
+    out = evaluate(home, WORKING, "--inversion", inversion)
+    assert calls == [*sizes, 2, 2, 2, 2]
+    own = evaluate(home, WORKING, folder="own")
+    for row, other in zip(read_rows(out), read_rows(own)):
+        assert (picture(out / row["picture"]) - picture(own / other["picture"])).abs().max() > 0.02
+    assert json.loads((out / "settings.json").read_text())["eta"] == (0 if inversion == "ddim" else 1)
+
+
+def test_what_is_there_is_not_made_again(home, calls):
+    out = evaluate(home, WORKING)
+    first, calls[:] = read_rows(out), []
+    evaluate(home, WORKING)
+    assert calls == []
+    assert read_rows(out) == first
+    (out / first[0]["picture"]).unlink()
+    more = (
+        WORKING
+        + f"- {{init_img: pictures/star.png, source_prompt: {caption(SCENE)}, target_prompts: [{MOON}, a ring]}}\n"
+    )
+    evaluate(home, more)  # the lost edit again, and the one prompt that the manifest did not have
+    assert calls == [2, 2, 2] * 2
+    assert {row["target_prompt"] for row in read_rows(out)} == {GREEN, MOON, "a ring"}
+    assert "3 of 3 edits, of 2 pictures." in (out / "report.md").read_text()
+    to_image(render([replace(SCENE, fill="plain")])[0]).save(home / "pictures" / "star.png")
+    calls.clear()
+    evaluate(home, WORKING)
+    assert calls == [2, 2, 2, 2, 2]  # another picture under the same name
+
+
+def test_an_interrupted_run_has_its_rows_and_its_sheet(home, calls, monkeypatch):
+    def stop(bar):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest.tqdm, "update", stop)
+        with pytest.raises(ValueError, match="interrupted; start the same command again"):
+            evaluate(home, WORKING)
+    out = home / "out"
+    assert [row["target_prompt"] for row in read_rows(out)] == [GREEN]
+    assert "1 of 2 edits" in (out / "report.md").read_text()
+    calls.clear()
+    evaluate(home, WORKING)
+    assert calls == [2, 2, 2]
+    assert len(read_rows(out)) == 2
+
+
+@pytest.mark.parametrize("until", [b"seed0-", b",0.", b"a striped red moon"])
+def test_a_half_written_last_line_is_made_again(home, calls, until):
+    """Cut within the picture's name, within the figures, and within a prompt."""
+    out = evaluate(home, WORKING)
+    whole = (out / "results.csv").read_bytes()
+    (out / "results.csv").write_bytes(whole[: whole.rindex(until) + 2])
+    calls.clear()
+    evaluate(home, WORKING)
+    assert calls == [2, 2, 2]
+    assert [row["target_prompt"] for row in read_rows(out)] == [GREEN, MOON]
+
+
+def test_a_metric_that_is_there_later_is_filled_in_without_the_model(home, calls, monkeypatch, capsys):
+    out = evaluate(home, WORKING, "--seeds", "2")
+    assert all(row["lpips"] == row["diversity"] == "" for row in read_rows(out))
+    assert "python -m pip install lpips" in (out / "report.md").read_text()
+    assert capsys.readouterr().err.count("pip install lpips") == 1
+    module = ModuleType("lpips")
+    module.LPIPS = StubLPIPS
+    monkeypatch.setitem(sys.modules, "lpips", module)
+    calls.clear()
+    evaluate(home, WORKING, "--seeds", "2")
+    assert calls == []
+    assert all(float(row["lpips"]) > 0 for row in read_rows(out))
+    assert [bool(row["diversity"]) for row in read_rows(out)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--cfg", "4"], r"holds results with --cfg 3.0; got 4.0\. Give the same setting, or another --out"),
+        (["--inversion", "native"], "--inversion 'edit-friendly'; got 'native'"),
+        (["--clip", "other"], "--clip 'openai/clip-vit-base-patch32'; got 'other'"),
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused(home, calls, more, words):
+    out = evaluate(home, WORKING)
+    before = (out / "results.csv").read_bytes(), (out / "settings.json").read_bytes()
+    with pytest.raises(ValueError, match=words):
+        evaluate(home, WORKING, *more)
+    assert ((out / "results.csv").read_bytes(), (out / "settings.json").read_bytes()) == before
+
+
+def test_another_clip_is_accepted_while_nothing_is_scored_and_a_folder_without_settings_is_not(
+    home, calls, monkeypatch
+):
+    def absent(name, device):
+        raise manifest.Unavailable("The CLIP score needs the model.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "load_clip", absent)
+        out = evaluate(home, WORKING)
+    assert "- The CLIP score needs the model." in (out / "report.md").read_text()
+    evaluate(home, WORKING, "--clip", "folder")
+    assert [float(row["clip"]) for row in read_rows(out)] == [len(GREEN), len(MOON)]
+    (out / "settings.json").unlink()
+    with pytest.raises(ValueError, match="settings.json cannot be read"):
+        evaluate(home, WORKING, "--clip", "folder")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--skip", "4"], r"--skip must lie in \[0, 3\] for 4 steps; got 4"),
+        (["--eta", "2"], "eta must lie in"),
+        (["--steps", "2000"], r"steps must lie in \[1, 1000\]; got 2000"),
+        (["--chunk", "0"], "--chunk must be 1 or more"),
+        (["--seeds", "0"], "--seeds must be 1 or more; got 0"),
+        (["--inversion", "ddim", "--seeds", "2"], "--seeds must be 1; got 2"),
+        (
+            ["--inversion", "sdedit", "--solver", "dpmpp_2m_sde"],
+            "--inversion sdedit has --solver first_order only; got dpmpp_2m_sde",
+        ),
+        (["--device", "cuda:77"], "--device must be one that torch can use"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_any_edit_and_block_nothing(home, calls, more, words):
+    with pytest.raises(ValueError, match=words):
+        evaluate(home, WORKING, *more)
+    assert calls == []
+    assert not (home / "out" / "results.csv").exists()
+
+
+def test_broken_entries_do_not_stop_a_run(home, calls, capsys):
+    (home / "pictures" / "text.png").write_text("hello")
+    cut = (home / "pictures" / "star.png").read_bytes()
+    (home / "pictures" / "cut.png").write_bytes(cut[: len(cut) // 2])
+    text = "".join(f"- {{init_img: pictures/{name}.png, target_prompts: [x, y]}}\n" for name in ("text", "none", "cut"))
+    out = evaluate(home, text + WORKING)
+    assert len(read_rows(out)) == 2
+    told = capsys.readouterr().err
+    for where in (told, (out / "report.md").read_text(), (out / "index.html").read_text()):
+        assert all(
+            re.search(words, where)
+            for words in (
+                r"line 1: .*text.png cannot be read",
+                r"line 2: .*none.png is not there",
+                r"line 3: .*cut.png cannot",
+            )
+        )
+    assert "2 of 6 edits" in (out / "report.md").read_text()
+    with pytest.raises(ValueError, match="no edit could be made"):
+        evaluate(home, text, folder="other")
+
+
+def test_an_edit_that_is_not_finite_or_too_large_for_the_memory_is_a_broken_entry(home, calls, monkeypatch):
+    def fail(x0, *others, **options):
+        raise errors.pop()
+
+    monkeypatch.setattr(manifest, "invert_by", fail)
+    for error, raised, words in (
+        (ValueError("the model's prediction must be finite"), ValueError, "no edit could be made"),
+        (RuntimeError("CUDA out of memory"), ValueError, "no edit could be made"),
+        (RuntimeError("a mistake"), RuntimeError, "a mistake"),
+    ):
+        errors = [error]
+        with pytest.raises(raised, match=words):
+            evaluate(home, WORKING, "--inversion", "sdedit")
+    errors = [ValueError("the model's prediction must be finite")]
+    with pytest.raises(ValueError, match="no edit"):
+        evaluate(home, WORKING, "--inversion", "sdedit")
+    assert "- line 2: the model's prediction must be finite" in (home / "out" / "report.md").read_text()
+
+
+class Reader(HTMLParser):
+    """All tags, links and texts of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.links, self.texts = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+        self.texts += [value for name, value in attributes if name == "alt"]
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+def test_the_sheet_shows_every_picture_and_escapes_every_text(home, calls):
+    (home / "pictures" / "star.png").rename(home / "pictures" / "<i>&.png")
+    out = evaluate(
+        home,
+        f"- init_img: pictures/<i>&.png\n  source_prompt: '{NASTY} source'\n  target_prompts: ['{NASTY}', '']\n- '{NASTY}'\n",
+    )
+    page = Reader((out / "index.html").read_text(encoding="utf-8"))
+    assert {"b", "script"}.isdisjoint(page.tags)
+    assert page.tags.count("i") == 0
+    assert {"pictures/<i>&.png", f"{NASTY} source", NASTY, "no prompt", "source picture"} <= set(page.texts)
+    assert len(page.links) == 6  # a source and two edits, each with a link
+    for link in page.links:
+        assert Image.open(out / link).size == (64, 64)
+    for row in read_rows(out):
+        assert {f"{float(row['psnr']):.2f}", f"{float(row['ssim']):.3f}"} <= set(page.texts)
+
+
+def test_mean_and_standard_error_count_pictures():
+    rows = [{"image": image, "x": value} for image, value in (("a", "1"), ("b", "2"), ("c", "6"), ("c", ""))]
+    assert summary(rows, "x") == (3, pytest.approx(math.sqrt(7) / math.sqrt(3)), 3)  # one value each: s / sqrt(n)
+    twice = [
+        {"image": image, "x": value}
+        for image, value in (("a", "1"), ("a", "1"), ("b", "2"), ("b", "2"), ("c", "6"), ("c", "6"))
+    ]
+    assert summary(twice, "x") == (
+        3,
+        pytest.approx(math.sqrt(7) / math.sqrt(3)),
+        6,
+    )  # the same edits again say nothing new
+    assert summary(rows[:1], "x")[::2] == (1, 1)
+    assert math.isnan(summary(rows[:1], "x")[1])
+    assert math.isnan(summary([], "x")[0])
+
+
+def test_ssim_is_left_out_without_kornia(home, calls, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kornia.metrics", None)
+    out = evaluate(home, WORKING)
+    assert "- SSIM needs the package kornia" in (out / "report.md").read_text()
+    assert [bool(row["psnr"]) > bool(row["ssim"]) for row in read_rows(out)] == [True, True]
+
+
+def test_what_is_not_said_follows_from_the_model(demo_model):
+    parser = argparse.ArgumentParser()
+    options.add_model_options(parser)
+    options.add_inversion_options(parser)
+    unsaid, paper, said = (
+        parser.parse_args(words.split())
+        for words in ("", "--model sd", "--model sd --cfg 0 --cfg-source 2 --skip 0 --size 64")
+    )
+    fast = parser.parse_args(["--preset", "fast"])
+    for args in (unsaid, paper, said, fast):
+        options.fill_in(args)
+    assert [(args.cfg_source, args.cfg) for args in (unsaid, paper, said)] == [(1, 3), (3.5, 15), (2, 0)]
+    assert [(args.steps, args.skip) for args in (unsaid, said, fast)] == [(100, 36), (100, 0), (10, 4)]
+    assert [options.side_of(args, demo_model) for args in (unsaid, said)] == [192, 64]
