@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from tests.comfyui.rig.graphs import SOURCE, TARGET, difference, graph, node, pictures, text
 from tests.comfyui.rig.server import PACK, PromptError
-from tests.comfyui.test_nodes import SOURCE, TARGET, difference, graph, node, pictures, text
 
 LORA = "random.safetensors"
 FEW = {"steps": 8, "skip": 3}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.comfyui.test_workflows import check_lacks_only_downloads, check_pictures, needs_download, without_titles
+from tests.comfyui.rig.workflows import check_lacks_only_downloads, check_pictures, needs_download, without_titles
 
 EARLIER = Path(__file__).with_name("earlier")
 VERSIONS = sorted(path.name for path in EARLIER.iterdir())

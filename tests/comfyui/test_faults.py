@@ -2,13 +2,12 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.comfyui.rig.server import PACK, PromptError
-from tests.comfyui.test_nodes import TARGET, difference, graph, node, pictures, refusal
+from tests.comfyui.rig.graphs import TARGET, difference, graph, node, pictures, refusal
+from tests.comfyui.rig.server import PACK, RIG, PromptError
 
 CALLS = 5  # of the model in the inversion, one timestep each, and again in the edit
 SETTINGS = {
@@ -166,7 +165,7 @@ def test_maps_stay_on_the_cpu_and_take_16_bytes_a_value(server):
 
 def test_maps_that_take_more_than_half_of_the_free_memory_are_warned_of(server):
     needed = 16 * (6 - 2) * 2 * 4 * 32 * 32
-    said = server.run_script(Path(__file__).with_name("memory_in_process.py"), PACK, 1.99 * needed, 2.01 * needed)
+    said = server.run_script(RIG / "memory_in_process.py", PACK, 1.99 * needed, 2.01 * needed)
     little, enough = said.split("free ")[1:]
     assert "WARNING EditFriendlyInvert: the noise maps of 4 steps" in little
     assert all(word in little for word in ("more skip", "smaller picture", "smaller batch"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from tests.comfyui.rig.graphs import TARGET, difference, graph, node, pictures, text
 from tests.comfyui.rig.server import PACK, PromptError
-from tests.comfyui.test_nodes import TARGET, difference, graph, node, pictures, text
 
 KEPT = PACK / "tests" / "core" / "data" / "maps-1.safetensors"
 EDIT = {"target": {"text": TARGET}, "edit": {"cfg": 5.0, "skip": -1}}

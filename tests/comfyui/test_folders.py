@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.comfyui.rig import server as server_module
+from tests.comfyui.rig.graphs import difference, graph, node
 from tests.comfyui.rig.server import PACK, Server
-from tests.comfyui.test_nodes import difference, graph, node
 
 GOLDEN = set(json.loads(Path(__file__).with_name("golden").joinpath("nodes.json").read_text("utf-8")))
 NAMES = ["ComfyUI Edit Friendly \u00e9\u753b (1)", "Edit_Friendly-maps.v1.2(1)", "nodes"]

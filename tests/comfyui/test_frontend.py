@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from tests.comfyui.rig.graphs import IDS
 from tests.comfyui.rig.on_page import (
     EMPTY,
     FRAMES,
@@ -28,8 +29,7 @@ from tests.comfyui.rig.on_page import (
     wait_until,
 )
 from tests.comfyui.rig.server import PACK
-from tests.comfyui.test_nodes import IDS
-from tests.comfyui.test_workflows import WORKFLOWS
+from tests.comfyui.rig.workflows import WORKFLOWS
 
 TYPE_COLOR = (0x0D, 0x94, 0x88)
 WATCH = """() => {

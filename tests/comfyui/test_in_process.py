@@ -1,8 +1,6 @@
 """The demo model in both worlds, the cost of an edit, and ComfyUI's samplers as oracles; numbers
 from ComfyUI's own process."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,7 +10,7 @@ from ddpm_core import Process, Solver, schedule
 from ddpm_core.demo.model import CONTEXT, FOLDER
 from ddpm_core.demo.scenes import caption, random_scenes, render
 from ddpm_core.models.stable_diffusion import Pipeline
-from tests.comfyui.rig.server import PACK
+from tests.comfyui.rig.server import PACK, RIG
 
 SCENE = random_scenes(1, seed=77)
 
@@ -37,9 +35,7 @@ def inputs():
 def outputs(server, inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("in_process")
     save_file(inputs, folder / "in.safetensors")
-    server.run_script(
-        Path(__file__).with_name("in_process.py"), PACK, folder / "in.safetensors", folder / "out.safetensors"
-    )
+    server.run_script(RIG / "in_process.py", PACK, folder / "in.safetensors", folder / "out.safetensors")
     return load_file(folder / "out.safetensors")
 
 

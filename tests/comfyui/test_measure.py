@@ -4,7 +4,6 @@ pages, which its server hands out."""
 import json
 import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from tests.comfyui.rig.server import FOLDER, PACK, PromptError, lacks_matplotlib
-from tests.comfyui.test_nodes import IDS, TARGET, difference, graph, masked, node, pictures, refusal
+from tests.comfyui.rig.graphs import IDS, TARGET, difference, graph, masked, node, pictures, refusal
+from tests.comfyui.rig.server import FOLDER, PACK, RIG, PromptError, lacks_matplotlib
 
 
 def shown(name, output):
@@ -336,7 +335,7 @@ def test_cancel_stops_a_grid(server):
 def inside(server, tmp_path_factory):
     """(numbers, texts) of measure_in_process.py."""
     path = tmp_path_factory.mktemp("measure") / "out.safetensors"
-    server.run_script(Path(__file__).with_name("measure_in_process.py"), PACK, path)
+    server.run_script(RIG / "measure_in_process.py", PACK, path)
     with safe_open(path, framework="pt") as file:
         return load_file(path), file.metadata()
 

@@ -9,27 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.comfyui.rig.graphs import IDS, SOURCE, TARGET, difference, graph, masked, node, pictures, refusal, text
 from tests.comfyui.rig.server import PromptError
 
 GOLDEN = Path(__file__).with_name("golden") / "nodes.json"
-IDS = [
-    "EditFriendlyInvert",
-    "EditFriendlyInvertAdvanced",
-    "NoiseMapEdit",
-    "NoiseMapSampler",
-    "EditGrid",
-    "ShiftNoise",
-    "ColorMaskEdit",
-    "MixNoiseMaps",
-    "FlipNoiseMaps",
-    "ScaleNoiseMaps",
-    "SaveNoiseMaps",
-    "LoadNoiseMaps",
-    "NoiseMapStats",
-    "EditMetrics",
-    "LoadDemoModel",
-    "DrawDemoScene",
-]
 SIGNATURE = [
     "input",
     "input_order",
@@ -43,78 +26,6 @@ SIGNATURE = [
     "category",
 ]
 SIGNATURE += ["output_node", "deprecated", "experimental", "api_node"]
-SOURCE, TARGET = "a striped red star on a blue background", "a striped green star on a blue background"
-
-
-def node(kind, **inputs):
-    return {"class_type": kind, "inputs": inputs}
-
-
-def text(words):
-    return node("CLIPTextEncode", clip=["model", 1], text=words)
-
-
-def graph(**changes):
-    """Scene -> VAE -> inversion -> edit -> VAE -> "out"; a change replaces a node, or some inputs
-    of one (a dict without class_type)."""
-    nodes = {
-        "model": node("LoadDemoModel"),
-        "scene": node("DrawDemoScene", shape="star", fill="striped", color="red", background="blue", layout=4),
-        "latent": node("VAEEncode", pixels=["scene", 0], vae=["model", 2]),
-        "source": text(SOURCE),
-        "target": text(SOURCE),
-        "empty": text(""),
-        "maps": node(
-            "EditFriendlyInvert",
-            model=["model", 0],
-            positive=["source", 0],
-            negative=["empty", 0],
-            latent=["latent", 0],
-            steps=12,
-            skip=4,
-            cfg=3.5,
-            eta=1.0,
-            solver="first_order",
-            scheduler="ddim_uniform",
-            seed=0,
-            chunk=0,
-        ),
-        "edit": node(
-            "NoiseMapEdit",
-            model=["model", 0],
-            positive=["target", 0],
-            negative=["empty", 0],
-            noise_maps=["maps", 0],
-            cfg=3.5,
-            skip=4,
-        ),
-        "decoded": node("VAEDecode", samples=["edit", 0], vae=["model", 2]),
-        "out": node("PreviewImage", images=["decoded", 0]),
-        "plain": node("VAEDecode", samples=["latent", 0], vae=["model", 2]),
-        "round trip": node("PreviewImage", images=["plain", 0]),
-    }
-    for name, change in changes.items():
-        name = name.replace("_", " ") if name == "round_trip" else name
-        if "class_type" in change:
-            nodes[name] = change
-        else:
-            nodes[name]["inputs"].update(change)
-    return nodes
-
-
-def pictures(history, name):
-    return np.stack([np.asarray(image.convert("RGB"), dtype=np.int16) for image in history[name].images])
-
-
-def difference(history):
-    """Greatest difference, in 1/255, between the result and a plain round trip through the VAE."""
-    return np.abs(pictures(history, "out") - pictures(history, "round trip")).max()
-
-
-def refusal(server, **changes):
-    with pytest.raises(PromptError) as caught:
-        server.queue(graph(**changes))
-    return caught.value.message
 
 
 @pytest.mark.parametrize("solver", ["first_order", "dpmpp_2m_sde"])
@@ -156,23 +67,6 @@ def test_a_batch_of_pictures_is_edited_as_each_alone(server):
     assert np.abs(result[:1] - pictures(first, "out")).max() <= 1
     assert np.abs(result[1:] - pictures(alone, "out")).max() <= 1
     assert difference(alone) > 20
-
-
-def masked(value_left, value_right):
-    """Nodes that set a noise mask with two halves on the latent."""
-    return {
-        "left": node("SolidMask", value=value_left, width=192, height=192),
-        "right": node("SolidMask", value=value_right, width=96, height=192),
-        "halves": node(
-            "MaskComposite",
-            destination=["left", 0],
-            source=["right", 0],
-            x=96,
-            y=0,
-            operation="add" if value_right else "multiply",
-        ),
-        "masked": node("SetLatentNoiseMask", samples=["latent", 0], mask=["halves", 0]),
-    }
 
 
 def test_a_noise_mask_keeps_the_picture_outside(server):

@@ -9,7 +9,7 @@ import pytest
 
 from ddpm_core.demo.scenes import BACKGROUNDS, COLORS, SHAPES
 from tests.comfyui.rig import server as server_module
-from tests.comfyui.test_nodes import graph, node, pictures
+from tests.comfyui.rig.graphs import graph, node, pictures
 
 EDITS = 200
 COUNTED = (

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.comfyui.rig.graphs import graph, node, pictures
 from tests.comfyui.rig.on_page import (
     AT,
     FRAMES,
@@ -25,7 +26,6 @@ from tests.comfyui.rig.on_page import (
     values,
 )
 from tests.comfyui.rig.server import PACK
-from tests.comfyui.test_nodes import graph, node, pictures
 
 RED, BLUE = (220, 20, 40), (40, 60, 200)
 

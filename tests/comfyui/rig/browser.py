@@ -10,9 +10,8 @@ them and takes pictures of them.
 
 From the repository's folder, for files:
 
-    python -m tests.comfyui.browser example_workflows/*.json --api tests/comfyui/prompts/ python -m
-    tests.comfyui.browser example_workflows/Edit.json --run --screenshot Edit.png --pictures
-    pictures/
+    python -m tests.comfyui.rig.browser example_workflows/*.json --api tests/comfyui/prompts/
+    python -m tests.comfyui.rig.browser example_workflows/Edit.json --run --screenshot Edit.png
 
 It needs playwright (pip install playwright) and a chromium of the system's (apt-get install
 chromium, or the environment variable CHROMIUM): nothing is downloaded by playwright itself. No page
@@ -287,7 +286,7 @@ def _handle(page, workflow, options):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(
-        prog="python -m tests.comfyui.browser",
+        prog="python -m tests.comfyui.rig.browser",
         description="Open workflows in ComfyUI's frontend, convert, run and picture them.",
     )
     parser.add_argument("workflows", nargs="+", type=Path, help="UI-format workflow files")

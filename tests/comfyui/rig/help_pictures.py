@@ -1,9 +1,9 @@
 """Draws the pictures of the help pages, and measures what half precision costs in a file of noise
 maps.
 
-    python -m tests.comfyui.help_pictures               # all pictures, into web/docs
-    python -m tests.comfyui.help_pictures ShiftNoise    # the picture of one page
-    python -m tests.comfyui.help_pictures --half        # the figures on the page of SaveNoiseMaps
+    python -m tests.comfyui.rig.help_pictures               # all pictures, into web/docs
+    python -m tests.comfyui.rig.help_pictures ShiftNoise    # the picture of one page
+    python -m tests.comfyui.rig.help_pictures --half        # the figures on the page of SaveNoiseMaps
 
 All of it with the demo model, at fixed seeds, through the functions that the nodes call.
 """
@@ -294,7 +294,7 @@ PAGES = {
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(
-        prog="python -m tests.comfyui.help_pictures", description="Draw the pictures of the help pages."
+        prog="python -m tests.comfyui.rig.help_pictures", description="Draw the pictures of the help pages."
     )
     parser.add_argument("pages", nargs="*", help=f"node ids; default: all of {', '.join(PAGES)}")
     parser.add_argument("--half", action="store_true", help="print what half precision costs, and draw nothing")

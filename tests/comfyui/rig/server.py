@@ -29,6 +29,7 @@ from pathlib import Path
 from PIL import Image
 
 PACK = Path(__file__).absolute().parents[3]  # not resolved: custom_nodes may hold a link to the pack
+RIG = PACK / "tests" / "comfyui" / "rig"
 FOLDER = "edit-friendly-noise-maps"
 PACKS = [
     PACK / "tests" / "comfyui" / "neighbour"

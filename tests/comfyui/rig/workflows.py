@@ -1,0 +1,58 @@
+"""What the tests of saved workflows and their API prompts ask."""
+
+import pytest
+
+from tests.comfyui.rig.server import PACK, PromptError
+
+WORKFLOWS = sorted((PACK / "example_workflows").glob("*.json"))
+# The widgets in which stock loaders name a file that the user downloads.
+DOWNLOADS = {
+    "CheckpointLoaderSimple": "ckpt_name",
+    "ControlNetLoader": "control_net_name",
+    "LoraLoader": "lora_name",
+    "UNETLoader": "unet_name",
+    "VAELoader": "vae_name",
+}
+
+
+def without_titles(prompt):
+    """What is run; newer frontends leave out what PreviewAny only shows."""
+    shown = {"PreviewAny": {"preview"}}
+    return {
+        node_id: {
+            "class_type": kind,
+            "inputs": {name: value for name, value in node["inputs"].items() if name not in shown.get(kind, ())},
+        }
+        for node_id, node in prompt.items()
+        for kind in [node["class_type"]]
+    }
+
+
+def needs_download(prompt):
+    """Whether the prompt runs a loader; one that nothing is connected to is there for the user's
+    own model."""
+    loaders = {node_id for node_id, node in prompt.items() if node["class_type"] in DOWNLOADS}
+    return any(
+        isinstance(value, list) and value[0] in loaders for node in prompt.values() for value in node["inputs"].values()
+    )
+
+
+def check_pictures(history):
+    assert history.images, "no picture came out"
+    for image in history.images:
+        assert any(low < high for low, high in image.convert("RGB").getextrema()), (
+            "a picture of a single colour came out"
+        )
+
+
+def check_lacks_only_downloads(server, prompt):
+    with pytest.raises(PromptError) as caught:
+        server.submit(prompt)
+    assert caught.value.kind == "validation"
+    other = [
+        error
+        for error in caught.value.errors
+        if error["type"] != "value_not_in_list"
+        or error["extra_info"]["input_name"] != DOWNLOADS.get(error["node_type"])
+    ]
+    assert other == []
