@@ -11,9 +11,9 @@ from importlib import import_module
 COMMANDS = {  # name: (module, what it does); a module has add_options(parser) and run(args)
     "demo": ("lab.demo", "edit a drawn scene with the embedded model and show it"),
     "edit": ("lab.edit", "edit a picture of your own by prompts"),
-    "bench": ("lab.bench.command", "compare inversions on scenes whose true edits are known"),
-    "speed": ("lab.speed.command", "time an edit, as this package and as others do it"),
-    "evaluate": ("lab.evaluate.command", "edit and measure a set of pictures"),
+    "bench": ("lab.bench.command", "measure the methods against each other on scenes whose true edits are known"),
+    "speed": ("lab.speed.command", "time an edit beside the authors' way and plain sampling"),
+    "evaluate": ("lab.evaluate.command", "edit and measure a set of pictures of your own"),
 }
 
 

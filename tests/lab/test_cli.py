@@ -135,7 +135,7 @@ def test_skip_follows_the_number_of_steps(picture, tmp_path, capsys):
 
 def test_help_shows_the_papers_ranges(capsys):
     with pytest.raises(SystemExit):
-        parser().parse_args(["edit", "--help"])
+        parser("edit").parse_args(["edit", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert all(
         words in shown for words in ("paper: 36, useful 0 to 40", "useful 7 to 18", "paper: 3.5", "1 is DDPM (paper)")

@@ -16,10 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm_core.__main__ import parser
 from ddpm_core.demo.scenes import caption, render, scene_with
 from ddpm_core.lab import options
 from ddpm_core.lab.evaluate import command as manifest
-from ddpm_core.lab.evaluate.command import add_command, read_manifest, summary
+from ddpm_core.lab.evaluate.command import read_manifest, summary
 from ddpm_core.measure.pictures import to_image
 
 SCENE = scene_with(4, shape="star", fill="striped", color="red", background="blue")
@@ -79,8 +80,6 @@ def calls(monkeypatch, demo_model):
 def evaluate(home, text, *more, folder="out"):
     """Runs the command on a manifest of this text; the folder of its results."""
     (home / "test.yaml").write_text(text, encoding="utf-8")
-    parser = argparse.ArgumentParser()
-    add_command(parser.add_subparsers())
     out = home / folder
     arguments = [
         "evaluate",
@@ -98,7 +97,7 @@ def evaluate(home, text, *more, folder="out"):
         "cpu",
         *more,
     ]
-    args = parser.parse_args(arguments)
+    args = parser("evaluate").parse_args(arguments)
     args.run(args)
     return out
 
@@ -468,14 +467,14 @@ def test_ssim_is_left_out_without_kornia(home, calls, monkeypatch):
 
 
 def test_what_is_not_said_follows_from_the_model(demo_model):
-    parser = argparse.ArgumentParser()
-    options.add_model_options(parser)
-    options.add_inversion_options(parser)
+    bare = argparse.ArgumentParser()
+    options.add_model_options(bare)
+    options.add_inversion_options(bare)
     unsaid, paper, said = (
-        parser.parse_args(words.split())
+        bare.parse_args(words.split())
         for words in ("", "--model sd", "--model sd --cfg 0 --cfg-source 2 --skip 0 --size 64")
     )
-    fast = parser.parse_args(["--preset", "fast"])
+    fast = bare.parse_args(["--preset", "fast"])
     for args in (unsaid, paper, said, fast):
         options.fill_in(args)
     assert [(args.cfg_source, args.cfg) for args in (unsaid, paper, said)] == [(1, 3), (3.5, 15), (2, 0)]

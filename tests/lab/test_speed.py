@@ -1,7 +1,6 @@
 """The benchmark counts what each way asks of the model, and its ways do the same mathematics. What
 the seconds are is nobody's promise."""
 
-import argparse
 import csv
 import os
 import subprocess
@@ -17,6 +16,7 @@ from torch import nn
 from torch.testing import assert_close
 from tqdm import tqdm
 
+from ddpm_core.__main__ import parser
 from ddpm_core.demo.model import FOLDER, SCHEDULER
 from ddpm_core.lab import options
 from ddpm_core.lab.speed import command as speed
@@ -201,7 +201,7 @@ def test_the_peak_is_that_of_the_run_alone():
     """In a process of its own: holes that other tests left in the heap may count."""
     code = """
 import torch
-from ddpm_core.speed import peak_memory
+from ddpm_core.lab.speed.command import peak_memory
 
 def whole(megabytes):
     return lambda: (torch.ones(megabytes, 1000**2, dtype=torch.uint8)[:0], megabytes)
@@ -214,7 +214,7 @@ def scattered():  # 100 MB in pieces, every other given back, then 75 MB in piec
 for run in (whole(200), whole(50), whole(0), whole(20), scattered):  # a larger one before leaves no mark
     print(*peak_memory(run, torch.device("cpu")))
 """
-    root = Path(speed.__file__).parents[1]
+    root = Path(speed.__file__).parents[3]
     shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     measured = [tuple(map(int, line.split())) for line in shown.splitlines()]
     assert [kept for _, kept in measured] == [200, 50, 0, 20, 125]
@@ -260,9 +260,7 @@ def test_a_shrunk_random_model_runs_and_is_the_same_each_time(kind):
 
 
 def run_speed(*arguments):
-    parser = argparse.ArgumentParser()
-    speed.add_command(parser.add_subparsers())
-    args = parser.parse_args(["speed", *arguments])
+    args = parser("speed").parse_args(["speed", *arguments])
     args.run(args)
 
 
