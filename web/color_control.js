@@ -13,7 +13,8 @@ export function addColorControl(node) {
   const swatch = document.createElement("label");
   const input = document.createElement("input");
   input.type = "color";
-  Object.assign(swatch.style, { display: "block", height: "100%", borderRadius: "10px", boxSizing: "border-box", cursor: "pointer" });
+  const shape = { display: "block", height: "100%", borderRadius: "10px", boxSizing: "border-box" };
+  Object.assign(swatch.style, { ...shape, cursor: "pointer" });
   Object.assign(input.style, { width: "100%", height: "100%", opacity: "0", cursor: "inherit" });
   swatch.append(input);
   box.append(swatch);

@@ -1,7 +1,16 @@
 import { api } from "../../scripts/api.js";
 import { addElement, endStep, setWidget, showError, widgetOf } from "./widgets.js";
 
-const TOO_LARGE = "the file is larger than ComfyUI takes: copy it into ComfyUI's input folder, or start ComfyUI with --max-upload-size";
+const TOO_LARGE =
+  "the file is larger than ComfyUI takes: " +
+  "copy it into ComfyUI's input folder, or start ComfyUI with --max-upload-size";
+const TEXT_STYLE = {
+  font: "12px sans-serif",
+  color: "var(--input-text)",
+  overflow: "hidden auto",
+  overflowWrap: "anywhere",
+  whiteSpace: "pre-wrap",
+};
 
 const isMapsFile = (file) => file.name.toLowerCase().endsWith(".safetensors");
 
@@ -16,7 +25,10 @@ async function upload(file) {
   return subfolder ? `${subfolder}/${name}` : name;
 }
 
-/** LoadNoiseMaps: a button that uploads a file and chooses it; a file that is dropped on the node does the same. */
+/**
+ * LoadNoiseMaps: a button that uploads a file and chooses it; a file that is dropped on the node
+ * does the same.
+ */
 export function addUpload(node) {
   async function take(file) {
     try {
@@ -55,7 +67,7 @@ export function showSaved(node) {
     if (!output.text) return;
     if (!text) {
       text = document.createElement("div");
-      Object.assign(text.style, { font: "12px sans-serif", color: "var(--input-text)", overflow: "hidden auto", overflowWrap: "anywhere", whiteSpace: "pre-wrap" });
+      Object.assign(text.style, TEXT_STYLE);
       addElement(node, "saved", text, { getMinHeight: () => 28 });
     }
     text.textContent = [output.text].flat().join("\n");

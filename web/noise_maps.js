@@ -1,6 +1,7 @@
 /**
- * What the browser adds to the nodes. The nodes work without it, and nothing of it is saved in a workflow: every widget added here is the
- * last of its node and has `serialize: false`, since saved widget values are stored by position.
+ * What the browser adds to the nodes. The nodes work without it, and nothing of it is saved in a
+ * workflow: every widget added here is the last of its node and has `serialize: false`, since saved
+ * widget values are stored by position.
  */
 import { app } from "../../scripts/app.js";
 import { addColorControl } from "./color_control.js";
@@ -8,14 +9,24 @@ import { addUpload, showSaved } from "./maps_file.js";
 import { addShiftPad } from "./shift_pad.js";
 
 const TYPE = "NOISE_MAPS";
-const COLOR = "#0d9488"; // 2.5 : 1 or more against nodes and canvas, in the dark theme and in the light one
+// 2.5 : 1 or more against nodes and canvas, in the dark theme and in the light one
+const COLOR = "#0d9488";
 
-const ADDITIONS = { ColorMaskEdit: addColorControl, ShiftNoise: addShiftPad, LoadNoiseMaps: addUpload, SaveNoiseMaps: showSaved };
+const ADDITIONS = {
+  ColorMaskEdit: addColorControl,
+  ShiftNoise: addShiftPad,
+  LoadNoiseMaps: addUpload,
+  SaveNoiseMaps: showSaved,
+};
 
-/** Give the type its colour in a table of ComfyUI's, which every change of theme empties for the types that the theme does not know. */
+/**
+ * Give the type its colour in a table of ComfyUI's, which every change of theme empties for the
+ * types that the theme does not know.
+ */
 function colorType(table) {
   let themed;
-  Object.defineProperty(table, TYPE, { get: () => themed || COLOR, set: (color) => (themed = color), enumerable: true, configurable: true });
+  const [get, set] = [() => themed || COLOR, (color) => (themed = color)];
+  Object.defineProperty(table, TYPE, { get, set, enumerable: true, configurable: true });
 }
 
 app.registerExtension({
@@ -29,7 +40,8 @@ app.registerExtension({
   nodeCreated(node) {
     const slots = [...(node.inputs ?? []), ...(node.outputs ?? [])];
     const control = node.widgets?.find((widget) => widget.name === "control_after_generate");
-    if (control && slots.some((slot) => slot.type === TYPE)) control.value = "fixed"; // a saved workflow sets its own value after this
+    // A saved workflow sets its own value after this.
+    if (control && slots.some((slot) => slot.type === TYPE)) control.value = "fixed";
     ADDITIONS[node.comfyClass]?.(node);
   },
 });

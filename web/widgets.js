@@ -3,22 +3,31 @@ import { app } from "../../scripts/app.js";
 
 export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
 
-/** Put an element at the end of a node, left out of workflows and prompts. `onDraw` runs whenever the canvas draws the node. */
+/**
+ * Put an element at the end of a node, left out of workflows and prompts. `onDraw` runs whenever
+ * the canvas draws the node.
+ */
 export function addElement(node, name, element, options) {
-  Object.assign(element.style, { boxSizing: "border-box", padding: "3px 15px" }); // as wide as the node's other widgets
+  // As wide as the node's other widgets.
+  Object.assign(element.style, { boxSizing: "border-box", padding: "3px 15px" });
   const widget = node.addDOMWidget(name, name, element, { margin: 0, serialize: false, ...options });
   widget.serialize = false; // `options.serialize` is about prompts, this about workflows
   const [width, height] = node.computeSize();
   node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
 }
 
-/** Run now, and when these widgets, the links or the saved values of the node change: with Nodes 2.0 there is no `onDraw`. */
+/**
+ * Run now, and when these widgets, the links or the saved values of the node change: with Nodes 2.0
+ * there is no `onDraw`.
+ */
 export function onChange(node, names, run) {
-  for (const [owner, name] of [...names.map((name) => [widgetOf(node, name), "callback"]), [node, "onConnectionsChange"], [node, "onConfigure"]]) {
+  const callbacks = names.map((name) => [widgetOf(node, name), "callback"]);
+  for (const [owner, name] of [...callbacks, [node, "onConnectionsChange"], [node, "onConfigure"]]) {
     const before = owner[name];
     owner[name] = function (...values) {
       const answer = before?.apply(this, values);
-      node.updateComputedDisabled?.(); // older frontends do it whenever they draw, and have no such method
+      // Older frontends do it whenever they draw, and have no such method.
+      node.updateComputedDisabled?.();
       run();
       return answer;
     };

@@ -4,10 +4,14 @@ and the last lines of the run say so."""
 import re
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.comfyui.rig import browser as browser_module
 from tests.comfyui.rig import server as server_module
+from tests.comfyui.rig.company import LORA
 from tests.comfyui.rig.on_page import EMPTY
+from tests.comfyui.rig.server import PACK
 
 HOW_TO_COMFYUI = "install ComfyUI in ~/comfy/ComfyUI with a .venv inside (or set COMFYUI_PATH and COMFYUI_PYTHON)"
 HOW_TO_BROWSER = "pip install playwright, and apt-get install chromium (or set CHROMIUM)"
@@ -20,6 +24,24 @@ def server():
         pytest.skip(f"COMFYUI NOT TESTED: {reason}; {HOW_TO_COMFYUI}")
     with server_module.Server() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def lora(server):
+    """LORA: a LoRA of random weights on every attention of the demo UNet and of its text encoder."""
+    weights, generator = {}, torch.Generator().manual_seed(0)
+    folder = PACK / "ddpm_core" / "demo" / "weights"
+    for prefix, file in (
+        ("lora_unet", "unet/diffusion_pytorch_model.safetensors"),
+        ("lora_te", "text_encoder/model.safetensors"),
+    ):
+        for key, weight in load_file(folder / file).items():
+            if "attn" not in key or not key.endswith(".weight"):
+                continue
+            (rows, columns), name = weight.shape, key.removesuffix(".weight").replace(".", "_")
+            weights[f"{prefix}_{name}.lora_up.weight"] = 0.2 * torch.randn(rows, 4, generator=generator)
+            weights[f"{prefix}_{name}.lora_down.weight"] = 0.2 * torch.randn(4, columns, generator=generator)
+    save_file(weights, server.base / "models" / "loras" / LORA)
 
 
 @pytest.fixture(scope="session")
