@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .checks import check_finite
+from .checks import BadArgument, check_finite
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # x (N, C, *S), sigma (N,) -> x0_hat (N, C, *S)
 Callback = Callable[[int, Tensor, Tensor], None]  # (index of the step, prediction, latent), each (B, C, *S)
@@ -30,7 +30,8 @@ def call(denoise: Denoise, x: Tensor, sigma: Tensor, device: torch.device | str)
     at_home = x.device.type == torch.device(device).type
     x0_hat = denoise(x, sigma) if at_home else denoise(x.to(device, torch.float32), sigma.to(device, torch.float32))
     if x0_hat.shape != x.shape:
-        raise ValueError(f"denoise must return the shape of x, {tuple(x.shape)}; got {tuple(x0_hat.shape)}.")
+        rule = f"denoise must return the shape of x, {tuple(x.shape)}"
+        raise BadArgument("denoise", f"{rule}; got {tuple(x0_hat.shape)}.")
     where = f"the model's prediction at sigma {sigma.max().item():.4g} (a float16 overflow? try float32 or bfloat16)"
     check_finite(x0_hat, "denoise", where)
     return x0_hat.to(x.device).to(x.dtype)

@@ -6,6 +6,8 @@ from torch import Tensor
 
 
 def classifier_free(negative: Tensor, positive: Tensor, scale: float) -> Tensor:
-    """u + w (t - u) (Ho & Salimans 2207.12598, eq. 6); linear, so the same for eps, v and x0_hat at
-    one x."""
+    """u + w (t - u): eq. 6 of arXiv 2207.12598, Classifier-Free Diffusion Guidance.
+
+    Linear, so the same for eps, v and x0_hat at one x.
+    """
     return negative + scale * (positive - negative)

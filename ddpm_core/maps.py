@@ -165,16 +165,14 @@ class NoiseMaps:
         Raises BadArgument."""
         if not self.skipped <= n < self.total_steps:
             rule = f"skip must lie in [{self.skipped}, {self.total_steps - 1}]"
-            made = f"the maps have {self.total_steps} steps, made with skip {self.skipped}"
-            raise BadArgument("skip", f"{rule}: {made}; got {n}.")
+            reason = f"the maps have {self.total_steps} steps, made with skip {self.skipped}"
+            raise BadArgument("skip", f"{rule}: {reason}; got {n}.")
         first = n - self.skipped
         if first == 0:
             return self
         rest = {name: tensor[first:] for name, tensor in self.tensors().items() if FIELDS[name].more is not None}
         history = self.steps[first].history
-        if (
-            history
-        ):  # the run now starts without a step before: what the history term gave moves into the first residual
+        if history:  # no step comes before the first one any more: its residual takes over what the history gave
             residuals = rest["residuals"] = rest["residuals"].clone()
             residuals[0] += history * (self.predictions[first] - self.predictions[first - 1])
         return dataclasses.replace(self, sigmas=self.sigmas[first:], skipped=n, **rest)
@@ -209,8 +207,8 @@ class NoiseMaps:
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, limit: float = math.inf) -> NoiseMaps:
-        """Read a file of ``save``. Raises FileNotFoundError, or ValueError for anything that is not
-        a whole, valid file of this format.
+        """Read a file of ``save``. Raises FileNotFoundError, or BadArgument for anything that is
+        not a whole, valid file of this format.
 
         Names, types and sizes are checked before any value is read; a file whose maps would take
         more than ``limit`` bytes is refused.
@@ -230,6 +228,6 @@ class NoiseMaps:
             return cls(**tensors, **own)
         except KeyError as error:
             needed = "eta, solver, process, seed and skipped"
-            raise ValueError(f"{path} must name {needed} in its header; {error} is missing.") from error
+            raise BadArgument("path", f"{path} must name {needed} in its header; {error} is missing.") from error
         except ValueError as error:
-            raise ValueError(f"{path} does not hold valid noise maps: {str(error)[:400]}") from error
+            raise BadArgument("path", f"{path} does not hold valid noise maps: {str(error)[:400]}") from error

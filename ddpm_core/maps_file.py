@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .checks import BadArgument
+
 FORMAT = "edit-friendly-noise-maps"
 VERSION = "1"
 MOST_STEPS = 10_000  # of a whole schedule: what a file says of itself must not decide how much is drawn
@@ -47,7 +49,7 @@ def read(
               has
 
     Names, types and sizes are checked before any value is read. Raises FileNotFoundError, or
-    ValueError.
+    BadArgument.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -59,36 +61,37 @@ def read(
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError) as error:
-        whole = "a whole safetensors file with noise maps"
-        raise ValueError(f"{path} must be {whole}; reading it failed: {error}.") from error
+        rule = f"{path} must be a whole safetensors file with noise maps"
+        raise BadArgument("path", f"{rule}; reading it failed: {error}.") from error
 
 
 def _check_header(path, meta: Mapping[str, str], file, allowed, optional, limit: float) -> None:
     """``file`` is an open safetensors file; nothing but its header is read."""
     if meta.get("format") != FORMAT:
         said = _short(meta.get("format"))
-        raise ValueError(f"{path} must be a noise maps file (format {FORMAT!r}); its header says {said}.")
+        raise BadArgument("path", f"{path} must be a noise maps file (format {FORMAT!r}); its header says {said}.")
     if meta.get("version") != VERSION:
         said = _short(meta.get("version"))
         remedy = "Update the node pack, or make the maps again."
-        raise ValueError(f"{path} must have format version {VERSION!r}; it has {said}. {remedy}")
+        raise BadArgument("path", f"{path} must have format version {VERSION!r}; it has {said}. {remedy}")
     names, needed = set(file.keys()), set(allowed) - set(optional)
     if names - set(optional) != needed:
         rule = f"{path} must hold the tensors {sorted(needed)}, and may hold {' and '.join(sorted(optional))}"
-        raise ValueError(f"{rule}; it holds {_short(sorted(names))}.")
+        raise BadArgument("path", f"{rule}; it holds {_short(sorted(names))}.")
     size = 0
     for name in sorted(names):
         tensor = file.get_slice(name)
         dtype, shape = tensor.get_dtype(), tensor.get_shape()
         dtypes = [_NAMES[known] for known in allowed[name]]
         if dtype not in dtypes:
-            raise ValueError(f"{path} must hold {name} as {' or '.join(dtypes)}; it holds {dtype}.")
+            raise BadArgument("path", f"{path} must hold {name} as {' or '.join(dtypes)}; it holds {dtype}.")
         if name == "sigmas" and (len(shape) != 1 or shape[0] > MOST_STEPS + 1):
             rule = f"sigmas of shape (T+1,) for at most {MOST_STEPS} steps"
-            raise ValueError(f"{path} must hold {rule}; got {tuple(shape)}.")
+            raise BadArgument("path", f"{path} must hold {rule}; got {tuple(shape)}.")
         size += math.prod(shape) * (8 if dtype == "F64" or name == "residuals" else 4)
     if size > limit:
-        raise ValueError(f"{path} holds maps that take {size / 1e6:.0f} MB of memory; {limit / 1e6:.0f} MB are free.")
+        needs = f"maps that take {size / 1e6:.0f} MB of memory"
+        raise BadArgument("path", f"{path} holds {needs}; {limit / 1e6:.0f} MB are free.")
 
 
 def _short(value) -> str:

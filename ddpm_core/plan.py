@@ -42,7 +42,7 @@ class Plan:
 
     @property
     def levels(self) -> Tensor:
-        """The noise levels of the whole schedule (T+1,), float64."""
+        """``sigmas`` as a tensor (T+1,), float64."""
         return torch.tensor(self.sigmas, dtype=torch.float64)
 
     @cached_property

@@ -64,9 +64,11 @@ class Step:
     def mean(self, x: Tensor, x0_hat: Tensor, x0_before: Tensor | None) -> Tensor:
         """Where the step leads without noise. All tensors (B, C, *S).
 
-        mean = alpha_next x0_hat + sqrt(sigma_next^2 - up^2) eps_hat + history (x0_hat - x0_before),
-        eps_hat = (x - alpha x0_hat) / sigma                       (Song et al. 2010.02502, eq. 12;
-        Lu et al. 2211.01095)
+            mean = alpha_next x0_hat + down eps_hat + history (x0_hat - x0_before),
+            eps_hat = (x - alpha x0_hat) / sigma,    down = sqrt(sigma_next^2 - up^2)
+
+        Eq. 12 of arXiv 2010.02502, Denoising Diffusion Implicit Models; history: arXiv 2211.01095,
+        DPM-Solver++.
         """
         eps_hat = (x - self.alpha * x0_hat) / self.sigma
         mean = self.alpha_next * x0_hat + self.down * eps_hat
@@ -84,20 +86,20 @@ def schedule(
 
     With decay = (alpha sigma_next) / (alpha_next sigma), that is exp(-h) for the step h in log SNR:
 
-        first order     up = eta sigma_next sqrt(1 - decay^2)                  (DDIM eq. 16;
-                        k-diffusion's ancestral step)
-        dpmpp_2m_sde    up = sigma_next sqrt(1 - decay^(2 eta)),  history = alpha_next (1 - decay^(1
-                        + eta)) h / (2 h_before)
+        first order     up = eta sigma_next sqrt(1 - decay^2)    (DDIM eq. 16; k-diffusion's
+                        ancestral step)
+        dpmpp_2m_sde    up = sigma_next sqrt(1 - decay^(2 eta)),
+                        history = alpha_next (1 - decay^(1 + eta)) h / (2 h_before)
 
     ``sigmas`` (T+1,) must decrease strictly, stay within the process's range, and may end at 0.
     Raises BadArgument.
     """
-    levels = [float(s) for s in sigmas]
-    _check_levels(levels, process)
+    sigmas = [float(sigma) for sigma in sigmas]
+    _check_sigmas(sigmas, process)
     if not 0 <= eta <= 1:
         raise BadArgument("eta", f"eta must lie in [0, 1] (1 is DDPM, 0 is DDIM); got {eta}.")
     steps, h_before = [], None
-    for sigma, sigma_next in zip(levels[:-1], levels[1:]):
+    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:]):
         alpha, alpha_next = process.alpha(sigma), process.alpha(sigma_next)
         decay = alpha * sigma_next / (alpha_next * sigma)
         h = -math.log(decay) if decay > 0 else math.inf
@@ -113,15 +115,14 @@ def schedule(
     return steps
 
 
-def _check_levels(levels: list[float], process: Process) -> None:
-    if len(levels) < 2:
-        raise BadArgument("sigmas", f"sigmas must hold at least 2 noise levels (one step); got {len(levels)}.")
-    if not all(map(math.isfinite, levels)):
-        raise BadArgument("sigmas", f"sigmas must be finite; got {levels}.")
-    for sigma, sigma_next in zip(levels[:-1], levels[1:]):
+def _check_sigmas(sigmas: list[float], process: Process) -> None:
+    if len(sigmas) < 2:
+        raise BadArgument("sigmas", f"sigmas must hold at least 2 noise levels (one step); got {len(sigmas)}.")
+    if not all(map(math.isfinite, sigmas)):
+        raise BadArgument("sigmas", f"sigmas must be finite; got {sigmas}.")
+    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:]):
         if not sigma > sigma_next >= 0:
-            raise BadArgument(
-                "sigmas", f"sigmas must decrease strictly and not go below 0; got {sigma:g} followed by {sigma_next:g}."
-            )
-    if process is Process.FLOW and levels[0] > 1:
-        raise BadArgument("sigmas", f"sigmas of a flow process lie in [0, 1]; got {levels[0]:.9g} at the start.")
+            got = f"got {sigma:g} followed by {sigma_next:g}"
+            raise BadArgument("sigmas", f"sigmas must decrease strictly and not go below 0; {got}.")
+    if process is Process.FLOW and sigmas[0] > 1:
+        raise BadArgument("sigmas", f"sigmas of a flow process lie in [0, 1]; got {sigmas[0]:.9g} at the start.")

@@ -1,4 +1,4 @@
-"""The picture mirrored."""
+"""The picture mirrored (on the maps of arXiv 2304.06140, An Edit Friendly DDPM Noise Space)."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ def invert_ddim(
     x0 (B, C, *S), on the model's device. The step from sigma_next up to sigma solves the sampler's
     own step for its start,
 
-        x = alpha / alpha_next (x_next - sigma_next eps_hat) + sigma eps_hat,    eps_hat = (x' -
-        alpha x0_hat(x', sigma)) / sigma,
+        x = alpha / alpha_next (x_next - sigma_next eps_hat) + sigma eps_hat,
+        eps_hat = (x' - alpha x0_hat(x', sigma)) / sigma,
 
     with a guess x' of x: the latent that the step comes from, scaled to the size of the level that
     it goes to. Each of ``corrections`` asks again at the x found (fixed-point iteration, Pan et al.

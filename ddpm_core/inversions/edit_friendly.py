@@ -73,9 +73,8 @@ def invert(
 def _check_path(path: Tensor, x0: Tensor, steps: int) -> None:
     expected = (steps + 1, *x0.shape)
     if tuple(path.shape) != expected:
-        raise BadArgument(
-            "path", f"path must have shape {expected} for {steps} steps from skip on; got {tuple(path.shape)}."
-        )
+        rule = f"path must have shape {expected} for {steps} steps from skip on"
+        raise BadArgument("path", f"{rule}; got {tuple(path.shape)}.")
     x0 = x0.to(path)
     if not torch.equal(path[-1], x0):
         worst = (path[-1] - x0).abs().max().item()

@@ -1,4 +1,6 @@
-"""Metrics that need a model of their own, LPIPS and CLIP; pictures are (1, 3, H, W) in [0, 1]."""
+"""Metrics that need a model of their own, LPIPS (arXiv 1801.03924, The Unreasonable Effectiveness
+of Deep Features as a Perceptual Metric) and CLIP (arXiv 2104.08718, CLIPScore); pictures are (1, 3,
+H, W) in [0, 1]."""
 
 from __future__ import annotations
 
@@ -16,13 +18,11 @@ class Unavailable(Exception):
 
 
 def load_lpips(device: str | torch.device = "cpu") -> Callable[[Tensor, Tensor], float]:
-    """LPIPS (Zhang et al. 1801.03924; AlexNet, version 0.1) as a function of two pictures: 0 where
+    """LPIPS (AlexNet, version 0.1) as a function of two pictures: 0 where
     nothing differs. Raises Unavailable."""
     try:
         import lpips
-    except (
-        Exception
-    ) as error:  # torchvision, which it imports, raises more than ImportError where it does not fit torch
+    except Exception as error:  # the torchvision that it imports raises more than ImportError where it does not fit
         hint = "install it with `python -m pip install lpips`, and a torchvision that fits your torch"
         raise Unavailable(f"LPIPS needs the package lpips: {hint}. Importing it failed: {_line(error)}") from error
     try:
@@ -31,9 +31,8 @@ def load_lpips(device: str | torch.device = "cpu") -> Callable[[Tensor, Tensor],
             model = lpips.LPIPS(net="alex", verbose=False).to(device)
     except Exception as error:  # no connection, or a broken download
         folder = Path(torch.hub.get_dir()) / "checkpoints"
-        raise Unavailable(
-            f"LPIPS needs AlexNet's weights, which torchvision downloads once into {folder}; that failed: {_line(error)}"
-        ) from error
+        needs = f"LPIPS needs AlexNet's weights, which torchvision downloads once into {folder}"
+        raise Unavailable(f"{needs}; that failed: {_line(error)}") from error
 
     @torch.no_grad()
     def distance(picture: Tensor, other: Tensor) -> float:
@@ -43,8 +42,8 @@ def load_lpips(device: str | torch.device = "cpu") -> Callable[[Tensor, Tensor],
 
 
 def load_clip(name: str, device: str | torch.device = "cpu") -> Callable[[Tensor, str], float]:
-    """The CLIP score (Hessel et al. 2104.08718, without its clipping at 0) as a function of a
-    picture and a prompt: 100 times the cosine similarity.
+    """The CLIP score, without its clipping at 0, as a function of a picture and a prompt: 100 times
+    the cosine similarity.
 
     ``name`` is a folder of a transformers CLIP model, or its name on the hub. A prompt longer than
     the model's context is cut. Raises Unavailable.
@@ -53,19 +52,18 @@ def load_clip(name: str, device: str | torch.device = "cpu") -> Callable[[Tensor
         from transformers import CLIPModel, CLIPProcessor
 
         def load(**where):
-            return CLIPModel.from_pretrained(name, **where).to(device).eval(), CLIPProcessor.from_pretrained(
-                name, **where
-            )
+            model = CLIPModel.from_pretrained(name, **where).to(device).eval()
+            return model, CLIPProcessor.from_pretrained(name, **where)
 
         try:
             model, processor = load(local_files_only=True)
         except OSError:
             model, processor = load()
     except Exception as error:  # whatever the loaders of foreign files and the hub raise
-        hint = "give --clip the folder of a CLIP model of transformers, or start once with a connection to download it by its name"
-        raise Unavailable(
-            f"The CLIP score needs the model {name!r}: {hint}. Loading it failed: {_line(error)}"
-        ) from error
+        folder = "give --clip the folder of a CLIP model of transformers"
+        hint = f"{folder}, or start once with a connection to download it by its name"
+        needs = f"The CLIP score needs the model {name!r}: {hint}"
+        raise Unavailable(f"{needs}. Loading it failed: {_line(error)}") from error
     longest = model.config.text_config.max_position_embeddings
 
     @torch.no_grad()

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import BadArgument
 from .stats import Statistics
 
-# Okabe and Ito's colours, which stay apart for colour-blind eyes, and a dash pattern each for
-# print.
+# Okabe and Ito's colours, which stay apart for colour-blind eyes; a dash pattern each for print.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1.5, 2)))
 REFERENCE, INK, GRID = "#6b6b6b", "#222222", "#e4e4e4"
@@ -41,13 +41,13 @@ def statistics_figure(named: Mapping[str, Statistics]):
     """A ``matplotlib.figure.Figure``: variance by step and correlation of neighbouring steps, one
     curve a name, over the schedule as it is sampled.
 
-    The grey lines are what white noise gives, 1 and 0. Raises ValueError where ``named`` is empty,
+    The grey lines are what white noise gives, 1 and 0. Raises BadArgument where ``named`` is empty,
     ImportError without matplotlib.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     if not named:
-        raise ValueError("A figure of statistics needs one or more of them; got none.")
+        raise BadArgument("named", "A figure of statistics needs one or more of them; got none.")
     figure = new_figure(10, 4)
     spread, correlation = figure.subplots(1, 2)
     for axes, title, level in (
@@ -57,7 +57,7 @@ def statistics_figure(named: Mapping[str, Statistics]):
         axes.axhline(level, color=REFERENCE, linewidth=1.5, linestyle=(0, (2, 2)))
         axes_style(axes, title, "per cent of the schedule: noisy to clean")
         axes.set_xlim(102, -2)
-    for i, (name, found) in enumerate(named.items()):
+    for i, (name, measures) in enumerate(named.items()):
         style = {
             "color": COLORS[i % len(COLORS)],
             "linestyle": DASHES[i % len(DASHES)],
@@ -65,14 +65,14 @@ def statistics_figure(named: Mapping[str, Statistics]):
             "marker": "o",
             "markersize": 2.8,
         }
-        times = found.times
-        spread.plot(times.tolist(), found.variance.tolist(), label=name, **style)
-        correlation.plot(((times[:-1] + times[1:]) / 2).tolist(), found.correlation.tolist(), **style)
+        times = measures.times
+        spread.plot(times.tolist(), measures.variance.tolist(), label=name, **style)
+        correlation.plot(((times[:-1] + times[1:]) / 2).tolist(), measures.correlation.tolist(), **style)
     spread.set_yscale("log")
     spread.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     spread.yaxis.set_minor_locator(NullLocator())
     spread.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    variances = torch.cat([found.variance for found in named.values()])
+    variances = torch.cat([measures.variance for measures in named.values()])
     spread.set_ylim(min(0.5, variances.min().item() / 1.3), max(20.0, variances.max().item() * 1.3))
     correlation.set_ylim(-1.05, 1.05)
     correlation.set_yticks([-1, -0.5, 0, 0.5, 1])
@@ -103,16 +103,16 @@ def figure_picture(figure) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
-def statistics_text(found: Statistics) -> str:
-    """A small table of the figures, about nine steps of them, and a sentence that says what they
+def statistics_text(measures: Statistics) -> str:
+    """A small table of the measures, about nine steps of them, and a sentence that says what they
     mean."""
-    last = len(found.times) - 1
+    last = len(measures.times) - 1
     picked = sorted({round(i * last / (TABLE_ROWS - 1)) for i in range(TABLE_ROWS)})
     lines = ["per cent of  variance  correlation with", "the schedule            the next step"]
     for i in picked:
-        correlation = f"{found.correlation[i]:.2f}" if i < last else "-"
-        lines.append(f"{found.times[i]:12.0f}  {found.variance[i]:8.2f}  {correlation:>16}")
-    middle, mean = found.variance.median().item(), found.correlation.mean().item()
+        correlation = f"{measures.correlation[i]:.2f}" if i < last else "-"
+        lines.append(f"{measures.times[i]:12.0f}  {measures.variance[i]:8.2f}  {correlation:>16}")
+    middle, mean = measures.variance.median().item(), measures.correlation.mean().item()
     lines.append(f"{'median, mean':>12}  {middle:8.2f}  {mean:16.2f}")
     lines.append(f"{'white noise':>12}  {1:8.2f}  {0:16.2f}")
     return "\n".join([*lines, "", _meaning(middle, mean)])
@@ -125,5 +125,11 @@ def _meaning(variance: float, correlation: float) -> str:
             "So they carry the picture's structure, and an edit keeps it."
         )
     if abs(correlation) < 0.1 and 0.5 < variance < 1.5:
-        return "These maps look like the white noise that sampling draws: the picture comes back, but they carry little of its structure, and edits lose it."
-    return "These maps lie between edit-friendly ones (variance well above 1, correlation about -0.5) and the white noise that sampling draws (1 and 0)."
+        return (
+            "These maps look like the white noise that sampling draws: the picture comes back, but they carry little "
+            "of its structure, and edits lose it."
+        )
+    return (
+        "These maps lie between edit-friendly ones (variance well above 1, correlation about -0.5) and the white noise "
+        "that sampling draws (1 and 0)."
+    )

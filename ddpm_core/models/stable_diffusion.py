@@ -1,4 +1,5 @@
-"""Adapter for diffusers: a Stable Diffusion (1, 2, XL) pipeline as encode, denoise, decode."""
+"""Adapter for diffusers: a Stable Diffusion (1, 2, XL) pipeline as encode, denoise, decode (arXiv
+2112.10752, High-Resolution Image Synthesis with Latent Diffusion Models)."""
 
 from __future__ import annotations
 
@@ -8,8 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checks import check_finite
+from ..checks import BadArgument, check_finite
 from ..denoise import Denoise
+from ..guidance import classifier_free
+
+
+def leading_timesteps(steps: int, known: int, offset: int) -> Tensor:
+    """The timesteps of a "leading" schedule (steps,), from the noisy end down: i (known // steps) +
+    offset for i = steps - 1, ..., 0, none above the last of the ``known`` ones."""
+    return (torch.arange(steps).flip(0) * (known // steps) + offset).clamp(max=known - 1)
 
 
 class Pipeline:
@@ -17,30 +25,32 @@ class Pipeline:
     v prediction).
 
     The pipeline is only lent: its scheduler, attention processors and device are never changed.
-    Latents are in the model's space (scaled), VE coordinates. Raises ValueError for a pipeline or
-    prediction type that does not fit.
+    Latents are in the model's space (scaled), VE coordinates x. The UNet gets x / sqrt(1 + sigma^2);
+    from its output follows
+
+        eps prediction    x0_hat = x - sigma eps
+        v prediction      x0_hat = x / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) v
+
+    (v = sqrt(abar) eps - sqrt(1 - abar) x_0: arXiv 2202.00512, Progressive Distillation for Fast
+    Sampling of Diffusion Models). Raises BadArgument for a pipeline or prediction type that does
+    not fit.
     """
 
     def __init__(self, pipe):
         if not hasattr(pipe, "unet") or not hasattr(pipe, "vae") or not hasattr(pipe, "encode_prompt"):
-            raise ValueError(
-                f"A Stable Diffusion or Stable Diffusion XL pipeline of diffusers is needed; got {type(pipe).__name__}."
-            )
+            needed = "A Stable Diffusion or Stable Diffusion XL pipeline of diffusers is needed"
+            raise BadArgument("pipe", f"{needed}; got {type(pipe).__name__}.")
         self.pipe = pipe
         self.prediction = pipe.scheduler.config.get("prediction_type")
         if self.prediction not in ("epsilon", "v_prediction") or not hasattr(pipe.scheduler, "alphas_cumprod"):
-            name = type(pipe.scheduler).__name__
-            raise ValueError(
-                f"The model must predict 'epsilon' or 'v_prediction' on a DDPM schedule; its {name} says {self.prediction!r}."
-            )
-        taken, made = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
-        if taken != made:
-            raise ValueError(
-                f"The UNet must take the autoencoder's {made} latent channels alone; it takes {taken} (an inpainting or upscaling model?)."
-            )
-        abar = (
-            pipe.scheduler.alphas_cumprod.double().cpu().clamp(min=2**-24)
-        )  # a zero terminal SNR would be an infinite sigma
+            rule = "The model must predict 'epsilon' or 'v_prediction' on a DDPM schedule"
+            raise BadArgument("pipe", f"{rule}; its {type(pipe.scheduler).__name__} says {self.prediction!r}.")
+        taken, given = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
+        if taken != given:
+            rule = f"The UNet must take the autoencoder's {given} latent channels alone"
+            raise BadArgument("pipe", f"{rule}; it takes {taken} (an inpainting or upscaling model?).")
+        # A zero terminal SNR would be an infinite sigma.
+        abar = pipe.scheduler.alphas_cumprod.double().cpu().clamp(min=2**-24)
         self.sigma_of_timestep = ((1 - abar) / abar).sqrt()  # (1000,), increasing
 
     @classmethod
@@ -52,7 +62,7 @@ class Pipeline:
         config: str | Path | None = None,
     ) -> Pipeline:
         """From a diffusers folder or a single ``.safetensors`` checkpoint. Raises FileNotFoundError
-        or ValueError.
+        or BadArgument.
 
         A single file has no configuration in it: diffusers gets it from the hub, or from
         ``config``, the folder of a pipeline of the same kind.
@@ -61,16 +71,15 @@ class Pipeline:
 
         path = Path(path)
         if not path.exists():
-            raise FileNotFoundError(
-                f"The model must be a diffusers folder or a .safetensors file on this machine; {path} does not exist."
-            )
+            rule = "The model must be a diffusers folder or a .safetensors file on this machine"
+            raise FileNotFoundError(f"{rule}; {path} does not exist.")
         try:
             if path.is_dir():
                 pipe = diffusers.DiffusionPipeline.from_pretrained(path, **_without_checker(path))
             else:
                 pipe = _from_single_file(path, config)
         except Exception as error:  # whatever the loaders of foreign files raise
-            raise ValueError(f"{path} could not be loaded as a Stable Diffusion model: {error}") from error
+            raise BadArgument("path", f"{path} could not be loaded as a Stable Diffusion model: {error}") from error
         model = cls(pipe.to(device, dtype))
         if dtype == torch.float16 and pipe.vae.config.force_upcast:
             pipe.vae.to(torch.float32)  # such autoencoders overflow in float16
@@ -86,14 +95,12 @@ class Pipeline:
         return 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
 
     def sigmas(self, steps: int) -> Tensor:
-        """The paper's schedule (S+1,), float64: evenly spaced timesteps from the top down
-        ("leading"), then 0."""
+        """The paper's schedule (T+1,), float64: evenly spaced timesteps from the top down
+        ("leading"), then 0. Raises BadArgument."""
         known = len(self.sigma_of_timestep)
         if not 1 <= steps <= known:
-            raise ValueError(f"steps must lie in [1, {known}]; got {steps}.")
-        spacing = known // steps
-        offset = self.pipe.scheduler.config.get("steps_offset", 0)
-        timesteps = (torch.arange(steps).flip(0) * spacing + offset).clamp(max=known - 1)
+            raise BadArgument("steps", f"steps must lie in [1, {known}]; got {steps}.")
+        timesteps = leading_timesteps(steps, known, self.pipe.scheduler.config.get("steps_offset", 0))
         return torch.cat((self.sigma_of_timestep[timesteps], torch.zeros(1, dtype=torch.float64)))
 
     @torch.no_grad()
@@ -102,9 +109,8 @@ class Pipeline:
         be multiples of the cell."""
         cell, (height, width) = self.cell, pictures.shape[-2:]
         if pictures.dim() != 4 or pictures.shape[1] != 3 or height % cell or width % cell:
-            raise ValueError(
-                f"Pictures must have shape (B, 3, H, W) with H and W multiples of {cell}; got {tuple(pictures.shape)}."
-            )
+            rule = f"Pictures must have shape (B, 3, H, W) with H and W multiples of {cell}"
+            raise BadArgument("pictures", f"{rule}; got {tuple(pictures.shape)}.")
         vae = self.pipe.vae
         latents = vae.encode((pictures * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mode().float()
         return (latents - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
@@ -115,15 +121,14 @@ class Pipeline:
         vae = self.pipe.vae
         latents = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0)
         pictures = vae.decode(latents.to(vae.device, vae.dtype)).sample.float()
-        check_finite(pictures, f"the decoded picture (a {vae.dtype} overflow? try float32)")
+        check_finite(pictures, "latents", f"the decoded picture (a {vae.dtype} overflow? try float32)")
         return (pictures / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
     def denoiser(
         self, prompt: str | list[str], *, guidance: float, negative: str = "", size: tuple[int, int] | None = None
     ) -> Denoise:
-        """``denoise(x, sigma) -> x0_hat`` under a prompt with classifier-free guidance (Ho &
-        Salimans 2207.12598, eq. 6).
+        """``denoise(x, sigma) -> x0_hat`` under a prompt with classifier-free guidance.
 
         One prompt for all, or one for each item of the batch. Both branches run as one batch;
         guidance 1 needs only the prompt, guidance 0 only the negative. ``size`` (height, width) in
@@ -138,16 +143,14 @@ class Pipeline:
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             count = len(x)
             if count % len(positive[0]):
-                raise ValueError(
-                    f"{len(positive[0])} prompts need a batch of as many latents, or a multiple; got {count}."
-                )
-            spread = sigma.view(-1, *[1] * (x.dim() - 1))
+                rule = f"{len(positive[0])} prompts need a batch of as many latents, or a multiple"
+                raise BadArgument("x", f"{rule}; got {count}.")
             nearest = (sigma.cpu().double().log()[:, None] - table.log()).abs().argmin(1)  # (B,) timesteps
-            inputs = (x / (spread**2 + 1).sqrt()).to(device, dtype)
+            sigma = sigma.view(-1, *[1] * (x.dim() - 1))
+            inputs = (x / (sigma**2 + 1).sqrt()).to(device, dtype)
             context = torch.cat([_tile(hidden, count) for hidden, _ in branches])
-            added = self._added(
-                [pooled for _, pooled in branches], size or tuple(self.cell * n for n in x.shape[-2:]), count
-            )
+            told = size or tuple(self.cell * n for n in x.shape[-2:])
+            added = self._added([pooled for _, pooled in branches], told, count)
             output = unet(
                 inputs.repeat(len(branches), 1, 1, 1),
                 nearest.repeat(len(branches)).to(device),
@@ -155,10 +158,10 @@ class Pipeline:
                 added_cond_kwargs=added,
             ).sample
             output = output.to(x).chunk(len(branches))
-            guided = output[0] if len(branches) == 1 else output[0] + guidance * (output[1] - output[0])
+            guided = output[0] if len(branches) == 1 else classifier_free(*output, guidance)
             if self.prediction == "v_prediction":
-                return x / (spread**2 + 1) - guided * spread / (spread**2 + 1).sqrt()
-            return x - spread * guided
+                return x / (sigma**2 + 1) - guided * sigma / (sigma**2 + 1).sqrt()
+            return x - sigma * guided
 
         return denoise
 
@@ -204,11 +207,8 @@ def _without_checker(path: Path) -> dict:
     index = path / "model_index.json"
     if not index.exists():
         raise ValueError(f"{path} must be a folder of a diffusers pipeline; it has no model_index.json.")
-    return (
-        {"safety_checker": None, "requires_safety_checker": False}
-        if "safety_checker" in json.loads(index.read_text())
-        else {}
-    )
+    has_checker = "safety_checker" in json.loads(index.read_text())
+    return {"safety_checker": None, "requires_safety_checker": False} if has_checker else {}
 
 
 def _from_single_file(path: Path, config: str | Path | None):
@@ -220,9 +220,9 @@ def _from_single_file(path: Path, config: str | Path | None):
         with safe_open(path, framework="pt") as file:
             keys = set(file.keys())
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} must be a diffusers folder or a .safetensors checkpoint; reading it failed: {error}."
-        ) from error
+        rule = f"{path} must be a diffusers folder or a .safetensors checkpoint"
+        raise ValueError(f"{rule}; reading it failed: {error}.") from error
     large = any(key.startswith("conditioner.embedders.1.") for key in keys)
     kind: Callable = diffusers.StableDiffusionXLPipeline if large else diffusers.StableDiffusionPipeline
-    return kind.from_single_file(str(path), **({"config": str(config), "local_files_only": True} if config else {}))
+    known = {"config": str(config), "local_files_only": True} if config else {}
+    return kind.from_single_file(str(path), **known)

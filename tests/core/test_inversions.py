@@ -93,9 +93,9 @@ def test_sdedit_is_plain_sampling_from_the_noised_picture(x0):
     for step, residual in zip(schedule(sigmas[4:]), maps.residuals):
         x = step.mean(x, denoise(x, torch.full((2,), step.sigma, dtype=torch.float64)), None) + residual
     assert_close(replay(denoise, maps).double(), x, rtol=0, atol=1e-5)
-    found = statistics(maps)
-    assert_close(found.variance, torch.ones_like(found.variance), rtol=0, atol=0.2)
-    assert found.correlation.abs().max() < 0.15
+    measures = statistics(maps)
+    assert_close(measures.variance, torch.ones_like(measures.variance), rtol=0, atol=0.2)
+    assert measures.correlation.abs().max() < 0.15
     assert (
         abs(torch.corrcoef(torch.stack((e.flatten(), maps.residuals[0].flatten())))[0, 1]) < 0.1
     )  # no noise is used twice

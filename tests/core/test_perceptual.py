@@ -104,12 +104,12 @@ def test_the_clip_score_is_100_times_the_cosine_of_picture_and_prompt(clip):
     model = CLIPModel.from_pretrained(clip).eval()
     prompts = ["a striped red star on a blue background", "a moon"]
     score = load_clip(str(clip))
-    found = [score(picture, prompt) for prompt in prompts]
+    scores = [score(picture, prompt) for prompt in prompts]
     with torch.no_grad():
         tokens = [CLIPTokenizer.from_pretrained(clip)(prompt, return_tensors="pt") for prompt in prompts]
         logits = [model(**t, pixel_values=(picture - mean) / std).logits_per_image.item() for t in tokens]
-    assert found == pytest.approx([100 * x / model.logit_scale.exp().item() for x in logits], rel=1e-4)
-    assert abs(found[0] - found[1]) > 1e-3
+    assert scores == pytest.approx([100 * x / model.logit_scale.exp().item() for x in logits], rel=1e-4)
+    assert abs(scores[0] - scores[1]) > 1e-3
 
 
 def test_a_prompt_longer_than_the_context_is_cut(clip):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def made_up(variance, correlation, steps=20):
-    """The same figures at every step."""
+    """The same measures at every step."""
     times = torch.linspace(100, 100 / steps, steps, dtype=torch.float64)
     return Statistics(times, torch.full_like(times, variance), torch.full_like(times[1:], correlation))
 
@@ -78,12 +78,13 @@ def test_importing_it_needs_no_matplotlib_and_drawing_no_global_state():
     code = """
 import sys
 import torch
-import ddpm_core.figures as figures
-from ddpm_core.statistics import Statistics
+from ddpm_core.measure import plots
+from ddpm_core.measure.stats import Statistics
 print("matplotlib" in sys.modules)
 import matplotlib
 before = matplotlib.rcParams.copy()
-figures.figure_picture(figures.statistics_figure({"maps": Statistics(torch.tensor([100.0, 50.0]), torch.ones(2), torch.zeros(1))}))
+measures = Statistics(torch.tensor([100.0, 50.0]), torch.ones(2), torch.zeros(1))
+plots.figure_picture(plots.statistics_figure({"maps": measures}))
 print("matplotlib.pyplot" in sys.modules, matplotlib.rcParams.copy() == before)
 """
     assert run(code) == ["False", "False", "True"]

@@ -1,8 +1,9 @@
 """Against numbers recorded from the authors' own implementation, in float64.
 
-The file holds, for S = 20 and 100: x0, timesteps, alphas_cumprod; xts (S+1, 4, 16, 16), the path in
-VP coordinates, clean first; zs (S, 4, 16, 16), zs[i] leads from xts[i+1] to xts[i] (zs[0] was set
-to 0 there); edits from several skips; and the denoiser's weights.
+The file holds, for T = 20 and 100 steps (its keys begin with S20 and S100): x0, timesteps,
+alphas_cumprod; xts (T+1, 4, 16, 16), the path in VP coordinates, clean first; zs (T, 4, 16, 16),
+zs[i] leads from xts[i+1] to xts[i] (zs[0] was set to 0 there); edits from several skips; and the
+denoiser's weights.
 """
 
 from pathlib import Path
@@ -19,13 +20,10 @@ DATA = load_file(Path(__file__).parent / "data" / "official_edit_friendly.safete
 
 
 class Recorded:
-    """The recorded run of S steps in VE coordinates."""
+    """The recorded run of T steps in VE coordinates."""
 
     def __init__(self, steps: int):
-        self.steps, self.at = (
-            steps,
-            {key.split(".", 1)[1]: value for key, value in DATA.items() if key.startswith(f"S{steps}.")},
-        )
+        self.at = {key.split(".", 1)[1]: value for key, value in DATA.items() if key.startswith(f"S{steps}.")}
         self.timesteps = self.at["timesteps"]
         abar = self.at["alphas_cumprod"].double()
         levels = torch.cat((abar[self.timesteps], abar[:1]))  # a step past the end has alphas_cumprod[0]

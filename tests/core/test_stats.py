@@ -1,5 +1,5 @@
-"""Statistics of noise maps: the figures of the paper on an exact denoiser, and made-up maps whose
-figures are known."""
+"""Statistics of noise maps: the measures of the paper on an exact denoiser, and made-up maps whose
+measures are known."""
 
 import pytest
 import torch
@@ -24,10 +24,10 @@ def near_the_middle(values):
 
 
 def test_edit_friendly_maps_are_strong_and_take_each_other_back(picture):
-    found = statistics(invert(gaussian(), picture, Plan(ddpm_sigmas(STEPS))))
-    assert near_the_middle(found.variance) == pytest.approx(15, rel=0.08)
-    assert near_the_middle(found.correlation) == pytest.approx(-0.5, abs=0.02)
-    assert ((-0.58 < found.correlation) & (found.correlation < -0.44)).all()
+    measures = statistics(invert(gaussian(), picture, Plan(ddpm_sigmas(STEPS))))
+    assert near_the_middle(measures.variance) == pytest.approx(15, rel=0.08)
+    assert near_the_middle(measures.correlation) == pytest.approx(-0.5, abs=0.02)
+    assert ((-0.58 < measures.correlation) & (measures.correlation < -0.44)).all()
 
 
 def test_the_variance_grows_with_the_number_of_steps(picture):
@@ -38,9 +38,9 @@ def test_the_variance_grows_with_the_number_of_steps(picture):
 
 def test_native_maps_are_white_noise(picture):
     sigmas = ddpm_sigmas(STEPS)
-    found = statistics(invert(gaussian(), picture, Plan(sigmas), path=native_path(picture, Plan(sigmas))))
-    assert near_the_middle(found.variance) == pytest.approx(1, abs=0.06)
-    assert found.correlation.abs().max() < 0.05
+    measures = statistics(invert(gaussian(), picture, Plan(sigmas), path=native_path(picture, Plan(sigmas))))
+    assert near_the_middle(measures.variance) == pytest.approx(1, abs=0.06)
+    assert measures.correlation.abs().max() < 0.05
 
 
 def test_angles_of_the_toy_of_the_paper():
@@ -53,9 +53,9 @@ def test_angles_of_the_toy_of_the_paper():
     for path, mean, obtuse in ((None, 119, 0.74), (native, 90, 0.5)):
         maps = invert(gaussian(10.0), points, Plan(sigmas), path=path)
         ups = torch.tensor([step.up for step in maps.steps[:-1]]).view(-1, 1, 1)
-        found = angles(maps.residuals[:-1].flatten(2) / ups)
-        assert found.mean().item() == pytest.approx(mean, abs=1)
-        assert (found > 90).double().mean().item() == pytest.approx(obtuse, abs=0.01)
+        degrees = angles(maps.residuals[:-1].flatten(2) / ups)
+        assert degrees.mean().item() == pytest.approx(mean, abs=1)
+        assert (degrees > 90).double().mean().item() == pytest.approx(obtuse, abs=0.01)
 
 
 def test_angles_of_known_vectors():
@@ -64,27 +64,27 @@ def test_angles_of_known_vectors():
 
 
 def made_up(z, sigmas, skipped=0):
-    """Maps whose z (S, B, C, H, W) is the given one; the last step, to 0, adds no noise."""
+    """Maps whose z (T, B, C, H, W) is the given one; the last step, to 0, adds no noise."""
     zeros = torch.zeros(len(sigmas), *z.shape[1:])
     maps = NoiseMaps(sigmas, zeros, zeros[1:].double(), zeros[1:], skipped=skipped)
     ups = torch.tensor([step.up for step in maps.steps], dtype=torch.float64)
     return NoiseMaps(sigmas, zeros, ups.view(-1, 1, 1, 1, 1) * z, zeros[1:], skipped=skipped)
 
 
-def test_figures_of_known_maps_over_all_items_and_cells():
+def test_measures_of_known_maps_over_all_items_and_cells():
     first = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     other = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     z = torch.stack((first + 5, -2 * first, other, other))
-    found = statistics(made_up(z, [8.0, 4.0, 2.0, 1.0, 0.0], skipped=6))
+    measures = statistics(made_up(z, [8.0, 4.0, 2.0, 1.0, 0.0], skipped=6))
     unbiased = {"correction": 0}
-    assert_close(found.variance, torch.stack([v.var(**unbiased) for v in (first, 2 * first, other)]))
+    assert_close(measures.variance, torch.stack([v.var(**unbiased) for v in (first, 2 * first, other)]))
     assert_close(
-        found.correlation,
+        measures.correlation,
         torch.stack(
             [torch.tensor(-1.0).double(), torch.corrcoef(torch.stack((-first.flatten(), other.flatten())))[0, 1]]
         ),
     )
-    assert_close(found.times, torch.tensor([40.0, 30.0, 20.0], dtype=torch.float64))
+    assert_close(measures.times, torch.tensor([40.0, 30.0, 20.0], dtype=torch.float64))
 
 
 def test_maps_without_noise_are_refused(picture):
