@@ -1,5 +1,5 @@
-"""ColorMaskEdit: push a colour into a region of the picture through its noise maps (paper section
-4, z_t += s B (M - x0_hat))."""
+"""ColorMaskEdit: push a colour into a region of the picture through its noise maps (arXiv
+2304.06140, An Edit Friendly DDPM Noise Space, section 4, z_t += s B (M - x0_hat))."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import torch
 from comfy_api.latest import io
 
 from ..ddpm_core import paint, parse_color, push_color
-from .host.guided import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_fits, latent_mask, naming, window_inputs
-
-NODE = "ColorMaskEdit"
+from ..ddpm_core.checks import check_finite
+from .host.masks import MASK_REMEDY, latent_mask
+from .host.wires import NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_fits, naming, window_inputs
 
 
 class ColorMaskEdit(io.ComfyNode):
+    """A colour pushed into a region (arXiv 2304.06140, An Edit Friendly DDPM Noise Space, section 4
+    and figure 6)."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="ColorMaskEdit",
             display_name="Color Mask Edit",
             category="edit-friendly noise maps",
-            description="Push a colour, or what you painted by hand, into a region. The prompts must not name the old colour: "
-            "leave them empty, or name the new one.",
+            description="Push a colour, or what you painted by hand, into a region. The prompts must not name the old "
+            "colour: leave them empty, or name the new one.",
             inputs=[
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
                 io.Model.Input("model", tooltip="The model that the picture was inverted with."),
@@ -33,7 +36,8 @@ class ColorMaskEdit(io.ComfyNode):
                     "shading",
                     options=["flat", "keep lights and darks"],
                     default="flat",
-                    tooltip="How the colour is painted into the mask: as it is, or lighter and darker where the picture is.",
+                    tooltip="How the colour is painted into the mask: as it is, or lighter and darker where the "
+                    "picture is.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -41,8 +45,8 @@ class ColorMaskEdit(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.005,
-                    tooltip="How strong the push of each step is. Paper: 0.05 at 100 steps; it means the same push at any number of steps. "
-                    "0.2 to 0.5 suit latent models; the push ends where the colour is reached.",
+                    tooltip="How strong the push of each step is. Paper: 0.05 at 100 steps; it means the same push at "
+                    "any number of steps. 0.2 to 0.5 suit latent models; the push ends where the colour is reached.",
                 ),
                 *window_inputs("pushed", 70.0, 20.0, " Paper: 70.", " Paper: 20."),
                 io.Image.Input(
@@ -64,36 +68,31 @@ class ColorMaskEdit(io.ComfyNode):
     def execute(
         cls, noise_maps, model, vae, image, mask, color, shading, strength, start, end, painted=None, **kwargs
     ) -> io.NodeOutput:
-        check_fits(NODE, noise_maps, model)
-        if not mask.any():
-            raise NodeError(
-                NODE, "mask", f"it is empty (all zeros, {tuple(mask.shape)}).", "Draw the region that shall change."
-            )
-        _check_window(noise_maps, start, end)
-        socket = "image" if painted is None else "painted"
-        if painted is None:
-            painted = _paint(image, mask, color, shading)
-        target = model.get_model_object("latent_format").process_in(vae.encode(painted[..., :3]))
-        shape = noise_maps.latents.shape[1:]
-        if target.shape[0] not in (1, shape[0]) or target.shape[1:] != shape[1:]:
-            raise NodeError(
-                NODE,
-                socket,
-                f"encoded it has the shape {tuple(target.shape)} and the maps have {tuple(shape)}.",
-                "Give the picture that was inverted, in the same size.",
-            )
-        with naming(NODE, "mask", "Look at what makes the mask."):
-            mask = latent_mask(mask, shape)
-        with naming(NODE, "start", "Lower start and end, or lower skip of the inversion."):
-            return io.NodeOutput(push_color(noise_maps, target, mask, strength=strength, start=start, end=end))
+        check_fits("ColorMaskEdit", noise_maps, model)
+        with naming("ColorMaskEdit", "noise_maps", **_sockets("image" if painted is None else "painted")):
+            region = latent_mask(mask, noise_maps.latents.shape[1:])
+            picture = _paint(image, mask, color, shading) if painted is None else painted
+            target = model.get_model_object("latent_format").process_in(vae.encode(picture[..., :3]))
+            check_finite(target, "vae", "the encoded picture")
+            return io.NodeOutput(push_color(noise_maps, target, region, strength=strength, start=start, end=end))
+
+
+def _sockets(picture: str) -> dict[str, Socket]:
+    """Where the core's arguments come in; ``picture`` is the socket of what is pushed towards."""
+    window = "Lower end, raise start, or lower skip of the inversion; the paper has 70 and 20."
+    return {
+        "maps": Socket("noise_maps", "The paper has eta 1."),
+        "target": Socket(picture, "Give the picture that was inverted, in the same size."),
+        "mask": Socket("mask", f"{MASK_REMEDY} Draw the region that shall change."),
+        "text": Socket("color"),
+        "vae": Socket("vae", "VAEs in half precision can overflow: start ComfyUI with --fp32-vae."),
+        "start": Socket("start", window),
+    }
 
 
 def _paint(image: torch.Tensor, mask: torch.Tensor, color: str, shading: str) -> torch.Tensor:
-    """image (B or 1, H, W, 3) with the colour in the mask (B or 1, h, w)."""
-    try:
-        rgb = parse_color(color)
-    except ValueError as error:
-        raise NodeError(NODE, "color", str(error)) from error
+    """image (B or 1, H, W, 3) with the colour in the mask (B or 1, h, w). Raises BadArgument."""
+    rgb = parse_color(color)
     image = image[..., :3]
     if mask.dim() == 2:
         mask = mask[None]
@@ -102,19 +101,6 @@ def _paint(image: torch.Tensor, mask: torch.Tensor, color: str, shading: str) ->
     batch = max(len(mask), len(image))
     mask, image = comfy.utils.repeat_to_batch_size(mask, batch), comfy.utils.repeat_to_batch_size(image, batch)
     return paint(image, mask[..., None].to(image), rgb, keep_lights=shading != "flat")
-
-
-def _check_window(maps, start: float, end: float) -> None:
-    if end >= start:
-        problem = f"it must be less than start, since the steps go from high to low per cent; got start {start:g}, end {end:g}."
-        raise NodeError(NODE, "end", problem, "Lower end, or raise start; the paper has 70 and 20.")
-    if maps.eta == 0:
-        raise NodeError(
-            NODE,
-            "noise_maps",
-            "they were inverted with eta 0, so their steps have no noise to push.",
-            "Invert with eta above 0; the paper has 1.",
-        )
 
 
 NODES = [ColorMaskEdit]

@@ -17,21 +17,23 @@ from safetensors import SafetensorError, safe_open
 from ..ddpm_core import NoiseMaps
 from ..ddpm_core.checks import NotFinite
 from ..ddpm_core.maps_file import FORMAT
-from .host.guided import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, naming
+from .host.wires import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, naming
 
-NODE = "SaveNoiseMaps"
 SUFFIX = ".safetensors"
 FOLDER = "noise_maps"  # the subfolder that is searched: whole output folders can be very large
 
 
 class SaveNoiseMaps(io.ComfyNode):
+    """Noise maps (arXiv 2304.06140, An Edit Friendly DDPM Noise Space) as a safetensors file."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="SaveNoiseMaps",
             display_name="Save Noise Maps",
             category="edit-friendly noise maps/files",
-            description="Save noise maps to the output folder, with the workflow, to edit the picture another day without inverting it again.",
+            description="Save noise maps to the output folder, with the workflow, to edit the picture another day "
+            "without inverting it again.",
             is_output_node=True,
             inputs=[
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
@@ -44,7 +46,8 @@ class SaveNoiseMaps(io.ComfyNode):
                     "precision",
                     options=["full", "half"],
                     default="full",
-                    tooltip="full gives the picture back exactly; half takes 3/8 of the space, and the picture comes back only nearly (see the help).",
+                    tooltip="full gives the picture back exactly; half takes 3/8 of the space, and the picture comes "
+                    "back only nearly (see the help).",
                 ),
             ],
             outputs=[],
@@ -53,68 +56,63 @@ class SaveNoiseMaps(io.ComfyNode):
 
     @classmethod
     def execute(cls, noise_maps, filename_prefix, precision, **kwargs) -> io.NodeOutput:
-        check_maps(NODE, noise_maps)
-        try:
-            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-                filename_prefix, folder_paths.get_output_directory()
-            )
-        except OSError as error:
-            raise _unwritten(filename_prefix, error) from error
-        except (
-            Exception
-        ) as error:  # what ComfyUI raises for a prefix that leads out of its output folder, and for one that is no name
-            raise NodeError(
-                NODE,
-                "filename_prefix",
-                f"it must name a file inside the output folder; got {filename_prefix!r}.",
-                "Take out the ..",
-            ) from error
-        path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
+        check_maps("SaveNoiseMaps", noise_maps)
+        path, subfolder = _new_file(filename_prefix)
         try:
             noise_maps.save(path, _workflow(cls.hidden), half=precision == "half")
         except NotFinite as error:
-            raise NodeError(NODE, "precision", str(error), "Choose full.") from error
+            raise NodeError("SaveNoiseMaps", "precision", str(error), "Choose full.") from error
         except (OSError, SafetensorError, ValueError) as error:
             raise _unwritten(filename_prefix, error) from error
         size = f"{path.name}: {path.stat().st_size / 1e6:.1f} MB"
-        return io.NodeOutput(
-            ui={"noise_maps": [{"filename": path.name, "subfolder": subfolder, "type": "output"}], "text": (size,)}
+        entry = {"filename": path.name, "subfolder": subfolder, "type": "output"}
+        return io.NodeOutput(ui={"noise_maps": [entry], "text": (size,)})
+
+
+def _new_file(prefix: str) -> tuple[Path, str]:
+    """The file that comes next for a prefix, and its subfolder of the output folder."""
+    try:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            prefix, folder_paths.get_output_directory()
         )
+    except OSError as error:
+        raise _unwritten(prefix, error) from error
+    except Exception as error:  # for a prefix that leads out of the output folder, or is no name, ComfyUI raises these
+        problem = f"it must name a file inside the output folder; got {prefix!r}."
+        raise NodeError("SaveNoiseMaps", "filename_prefix", problem, "Take out the ..") from error
+    return Path(folder) / f"{name}_{counter:05}_{SUFFIX}", subfolder
 
 
 def _unwritten(prefix: str, error: Exception) -> NodeError:
-    return NodeError(
-        NODE,
-        "filename_prefix",
-        f"writing {prefix!r} failed: {error}.",
-        "Is the disk full, or the folder not yours to write to?",
-    )
+    remedy = "Is the disk full, or the folder not yours to write to?"
+    return NodeError("SaveNoiseMaps", "filename_prefix", f"writing {prefix!r} failed: {error}.", remedy)
 
 
 def _workflow(hidden) -> dict[str, str]:
     """The prompt and the workflow as SaveLatent keeps them, unless ComfyUI was told not to."""
     if args.disable_metadata:
         return {}
-    return {
-        key: json.dumps(value)
-        for key, value in {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}.items()
-        if value is not None
-    }
+    parts = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
+    return {key: json.dumps(value) for key, value in parts.items() if value is not None}
 
 
 class LoadNoiseMaps(io.ComfyNode):
+    """Noise maps (arXiv 2304.06140, An Edit Friendly DDPM Noise Space) from a saved file."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="LoadNoiseMaps",
             display_name="Load Noise Maps",
             category="edit-friendly noise maps/files",
-            description="Load noise maps that were saved before. Edit them with the model of their inversion; its prompts and cfg give the picture back.",
+            description="Load noise maps that were saved before. Edit them with the model of their inversion; its "
+            "prompts and cfg give the picture back.",
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=_listed(),
-                    tooltip="A file of Save Noise Maps, in the output or the input folder or in the subfolder noise_maps of either.",
+                    tooltip="A file of Save Noise Maps, in the output or the input folder or in the subfolder "
+                    "noise_maps of either.",
                 )
             ],
             outputs=[NoiseMapsType.Output(display_name="noise_maps", tooltip=NOISE_MAPS_TOOLTIP)],
@@ -154,26 +152,22 @@ def _path(name: str) -> Path:
     folder = os.path.abspath(folder or folder_paths.get_input_directory())
     path = os.path.abspath(os.path.join(folder, plain))
     try:
-        found = os.path.commonpath((folder, path)) == folder and os.path.isfile(path)
+        readable = os.path.commonpath((folder, path)) == folder and os.path.isfile(path)
     except ValueError:  # another drive, or no name for a file at all
-        found = False
-    if not found:
-        raise NodeError(
-            "LoadNoiseMaps",
-            "file",
-            f"there is no {name!r} in ComfyUI's input and output folders.",
-            "Choose a file of the list, or upload one.",
-        )
+        readable = False
+    if not readable:
+        problem = f"there is no {name!r} in ComfyUI's input and output folders."
+        raise NodeError("LoadNoiseMaps", "file", problem, "Choose a file of the list, or upload one.")
     return Path(path)
 
 
 def _listed() -> list[str]:
     """The noise maps in the input and the output folder, as the widget names them."""
-    found = []
+    names = []
     for folder, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
         paths = [*Path(folder).glob(f"*{SUFFIX}"), *Path(folder, FOLDER).rglob(f"*{SUFFIX}")]
-        found += [path.relative_to(folder).as_posix() + mark for path in sorted(paths) if _holds_maps(path)]
-    return found
+        names += [path.relative_to(folder).as_posix() + mark for path in sorted(paths) if _holds_maps(path)]
+    return names
 
 
 def _holds_maps(path: Path) -> bool:

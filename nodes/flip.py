@@ -1,14 +1,18 @@
-"""FlipNoiseMaps: mirror the picture by mirroring its noise maps."""
+"""FlipNoiseMaps: mirror the picture by mirroring its noise maps (those of arXiv 2304.06140, An Edit
+Friendly DDPM Noise Space)."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..ddpm_core import edits, flip
-from .host.guided import NOISE_MAPS_TOOLTIP, NoiseMapsType, check_maps
+from ..ddpm_core import flip
+from ..ddpm_core.edits.flip import FLIPS
+from .host.wires import NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_maps, naming
 
 
 class FlipNoiseMaps(io.ComfyNode):
+    """Maps of arXiv 2304.06140 (An Edit Friendly DDPM Noise Space) mirrored; beyond the paper."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -20,7 +24,7 @@ class FlipNoiseMaps(io.ComfyNode):
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
                 io.Combo.Input(
                     "direction",
-                    options=list(edits.FLIPS),
+                    options=list(FLIPS),
                     default="left-right",
                     tooltip="A mirror, or top and bottom swapped.",
                 ),
@@ -37,7 +41,8 @@ class FlipNoiseMaps(io.ComfyNode):
     @classmethod
     def execute(cls, noise_maps, direction, **kwargs) -> io.NodeOutput:
         check_maps("FlipNoiseMaps", noise_maps)
-        return io.NodeOutput(flip(noise_maps, direction))
+        with naming("FlipNoiseMaps", "noise_maps", direction=Socket("direction")):
+            return io.NodeOutput(flip(noise_maps, direction))
 
 
 NODES = [FlipNoiseMaps]

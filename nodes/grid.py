@@ -8,35 +8,39 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..ddpm_core.measure.pictures import labelled_grid
+from ..ddpm_core.plan import DEMO, PAPER
 from .edit import sample_along
-from .host.guided import (
+from .host.guided import make_guider, progress
+from .host.wires import (
     NOISE_MAPS_TOOLTIP,
+    NOT_FINITE,
     NodeError,
     NoiseMapsType,
+    Socket,
     check_fits,
-    make_guider,
     maps_latent,
     naming,
-    progress,
 )
-
-NODE = "EditGrid"
 
 
 class EditGrid(io.ComfyNode):
+    """Skip and guidance side by side (arXiv 2304.06140, An Edit Friendly DDPM Noise Space, section
+    4: the two settings that balance keeping and changing)."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="EditGrid",
             display_name="Edit Grid",
             category="edit-friendly noise maps",
-            description="Edit one inversion at several values of skip and cfg, and lay the edits out as one labelled sheet. Choose the panel that you like, "
-            "and give its values to Noise Map Edit: the same picture comes out.",
+            description="Edit one inversion at several values of skip and cfg, and lay the edits out as one labelled "
+            "sheet. Choose the panel that you like, and give its values to Noise Map Edit: the same picture comes out.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that the picture was inverted with."),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="A prompt that says what the picture shall show: the source prompt with as few words changed as possible.",
+                    tooltip="A prompt that says what the picture shall show: the source prompt with as few words "
+                    "changed as possible.",
                 ),
                 io.Conditioning.Input("negative", tooltip="The negative prompt; usually the one of the inversion."),
                 NoiseMapsType.Input(
@@ -46,14 +50,16 @@ class EditGrid(io.ComfyNode):
                 io.String.Input(
                     "skips",
                     default="36, 42, 48",
-                    tooltip="The rows: steps left out at the noisy end, counted on the whole schedule, with commas between them. Whole numbers from the skip "
-                    "of the inversion to one less than its steps. More keeps more of the picture. Paper: 36 of 100, useful 0 to 40 per cent.",
+                    tooltip="The rows: steps left out at the noisy end, counted on the whole schedule, with commas "
+                    "between them. Whole numbers from the skip of the inversion to one less than its steps. More keeps "
+                    f"more of the picture. Paper: {PAPER.skip} of {PAPER.steps}, useful 0 to 40 per cent.",
                 ),
                 io.String.Input(
                     "cfgs",
                     default="7, 11, 15",
-                    tooltip="The columns: guidance towards the target prompt, with commas between them, 0 to 100. More changes more. "
-                    "Paper: 15, useful 7 to 18. The demo model likes 3.",
+                    tooltip="The columns: guidance towards the target prompt, with commas between them, 0 to 100. More "
+                    f"changes more. Paper: {PAPER.guidance_target:g}, useful 7 to 18. "
+                    f"The demo model likes {DEMO.guidance_target:g}.",
                 ),
                 io.Int.Input(
                     "side",
@@ -64,53 +70,59 @@ class EditGrid(io.ComfyNode):
                     tooltip="Pixels a side of a panel of the sheet, 128 to 1024.",
                 ),
             ],
-            outputs=[
-                io.Image.Output(
-                    id="grid",
-                    display_name="grid",
-                    tooltip="The sheet: the source as the VAE gives it back, then a row for each skip and a column for each cfg.",
-                ),
-                io.Image.Output(
-                    id="pictures",
-                    display_name="pictures",
-                    tooltip="The edits in full size as a batch, row by row; of a batch of pictures, sheet by sheet.",
-                ),
-            ],
+            outputs=_outputs(),
         )
 
     @classmethod
     def execute(cls, model, positive, negative, noise_maps, vae, skips, cfgs, side, **kwargs) -> io.NodeOutput:
-        check_fits(NODE, noise_maps, model)
+        check_fits("EditGrid", noise_maps, model)
         rows = _numbers("skips", skips, int, noise_maps.skipped, noise_maps.total_steps - 1)
         columns = _numbers("cfgs", cfgs, float, 0, 100)
         cells = [(skip, cfg) for skip in rows for cfg in columns]
-        report = progress(model, sum(noise_maps.total_steps - skip for skip, _ in cells))
-        edits, done = [], 0
+        report, done = progress(model, sum(noise_maps.total_steps - skip for skip, _ in cells)), 0
+        edits = []
         for skip, cfg in cells:
             guider = make_guider(model, positive, negative, cfg)
-            with naming(NODE, "model"):
+            with naming("EditGrid", "model", denoise=Socket("model", NOT_FINITE)):
                 edits.append(_decode(vae, sample_along(noise_maps.skip(skip), guider, _from(report, done))))
             done += noise_maps.total_steps - skip
         edits = torch.stack(edits, dim=1)  # (N, cells, H, W, 3)
-        sources = _decode(vae, maps_latent(noise_maps, model))
         labels = [f"skip {skip}, cfg {cfg:g}" for skip, cfg in cells]
+        sources = _decode(vae, maps_latent(noise_maps, model))
         sheets = [_sheet(source, panels, labels, len(columns), side) for source, panels in zip(sources, edits)]
         return io.NodeOutput(torch.stack(sheets), edits.flatten(0, 1))
 
 
+def _outputs() -> list[io.Image.Output]:
+    return [
+        io.Image.Output(
+            id="grid",
+            display_name="grid",
+            tooltip="The sheet: the source as the VAE gives it back, then a row for each skip and a column for each "
+            "cfg.",
+        ),
+        io.Image.Output(
+            id="pictures",
+            display_name="pictures",
+            tooltip="The edits in full size as a batch, row by row; of a batch of pictures, sheet by sheet.",
+        ),
+    ]
+
+
 def _numbers(socket: str, text: str, kind: type, low: float, high: float) -> list:
-    """The numbers of a comma-separated text, each in [low, high]."""
+    """The numbers of a comma-separated text, each in [low, high]: all of them are looked at before
+    the first edit."""
     rule = f"{'whole numbers' if kind is int else 'numbers'} from {low} to {high} with commas between them"
-    remedy = f"Write for instance {low}, {high}." + (
-        " A lower skip on EditFriendlyInvert allows lower ones." if socket == "skips" and low else ""
-    )
+    remedy = f"Write for instance {low}, {high}."
+    if socket == "skips" and low:
+        remedy += " A lower skip on EditFriendlyInvert allows lower ones."
     try:
         numbers = [kind(part) for part in text.split(",")]
     except ValueError as error:
-        raise NodeError(NODE, socket, f"it must hold {rule}; got {text!r}.", remedy) from error
+        raise NodeError("EditGrid", socket, f"it must hold {rule}; got {text!r}.", remedy) from error
     for number in numbers:
         if not low <= number <= high:
-            raise NodeError(NODE, socket, f"it must hold {rule} for these maps; got {number:g}.", remedy)
+            raise NodeError("EditGrid", socket, f"it must hold {rule} for these maps; got {number:g}.", remedy)
     return numbers
 
 

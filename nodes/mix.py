@@ -1,32 +1,35 @@
-"""MixNoiseMaps: two inversions blended, everywhere, inside a mask, or in some of the steps."""
+"""MixNoiseMaps: two inversions (of arXiv 2304.06140, An Edit Friendly DDPM Noise Space) blended:
+everywhere, inside a mask, or in some of the steps."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
 from ..ddpm_core import mix
-from ..ddpm_core.edits.mix import same_start
-from .host.guided import NOISE_MAPS_TOOLTIP, NoiseMapsType, check_maps, latent_mask, naming, window_inputs
-
-NODE = "MixNoiseMaps"
+from .host.masks import MASK_REMEDY, latent_mask
+from .host.wires import ALL_STEPS, NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_maps, naming, window_inputs
 
 
 class MixNoiseMaps(io.ComfyNode):
+    """Maps of arXiv 2304.06140 (An Edit Friendly DDPM Noise Space) blended; beyond the paper."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="MixNoiseMaps",
             display_name="Mix Noise Maps",
             category="edit-friendly noise maps",
-            description="Blend two inversions: everywhere, inside a mask (a collage that the model draws), or in some of the steps (the layout of one, the "
-            "details of the other). Both need the same size, steps, scheduler, eta and solver.",
+            description="Blend two inversions: everywhere, inside a mask (a collage that the model draws), or in some "
+            "of the steps (the layout of one, the details of the other). Both need the same size, steps, scheduler, "
+            "eta and solver.",
             inputs=[
                 NoiseMapsType.Input(
                     "noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} What stays where nothing is blended in."
                 ),
                 NoiseMapsType.Input(
                     "other_maps",
-                    tooltip="What is blended in: another picture, inverted with the same settings, best with the same seed.",
+                    tooltip="What is blended in: another picture, inverted with the same settings, best with the same "
+                    "seed.",
                 ),
                 io.Float.Input(
                     "amount",
@@ -54,13 +57,16 @@ class MixNoiseMaps(io.ComfyNode):
 
     @classmethod
     def execute(cls, noise_maps, other_maps, amount, start, end, mask=None, **kwargs) -> io.NodeOutput:
-        check_maps(NODE, noise_maps)
-        check_maps(NODE, other_maps, "other_maps")
-        with naming(NODE, "mask", "Look at what makes the mask."):
+        check_maps("MixNoiseMaps", noise_maps)
+        check_maps("MixNoiseMaps", other_maps, "other_maps")
+        sockets = {
+            "other": Socket("other_maps", "Invert both pictures in one size with the same settings."),
+            "amount": Socket("amount"),
+            "start": Socket("start", ALL_STEPS),
+            "mask": Socket("mask", MASK_REMEDY),
+        }
+        with naming("MixNoiseMaps", "noise_maps", **sockets):
             mask = None if mask is None else latent_mask(mask, noise_maps.latents.shape[1:])
-        with naming(NODE, "other_maps", "Invert both pictures in one size with the same settings."):
-            noise_maps, other_maps = same_start(noise_maps, other_maps)
-        with naming(NODE, "start", "Lower end, or raise start; 100 and 0 are all steps."):
             return io.NodeOutput(mix(noise_maps, other_maps, amount, start=start, end=end, mask=mask))
 
 

@@ -1,14 +1,19 @@
-"""ShiftNoise: move the picture by moving its noise maps (paper section 4 and figure 5)."""
+"""ShiftNoise: move the picture by moving its noise maps (arXiv 2304.06140, An Edit Friendly DDPM
+Noise Space, section 4 and figure 5)."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..ddpm_core import edits, shift
-from .host.guided import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, seed_input
+from ..ddpm_core import shift
+from ..ddpm_core.edits.shift import FILLS
+from .host.wires import NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_maps, naming, seed_input
 
 
 class ShiftNoise(io.ComfyNode):
+    """Noise maps moved (arXiv 2304.06140, An Edit Friendly DDPM Noise Space, section 4 and figure
+    5)."""
+
     @classmethod
     def define_schema(cls):
         cells = "in latent cells (8 picture pixels each for Stable Diffusion)"
@@ -25,9 +30,10 @@ class ShiftNoise(io.ComfyNode):
                 io.Int.Input("y", default=0, min=-4096, max=4096, tooltip=f"How far down {cells}; negative is up."),
                 io.Combo.Input(
                     "fill",
-                    options=list(edits.FILLS),
+                    options=list(FILLS),
                     default="noise",
-                    tooltip="What comes into the vacated cells: fresh noise, from which the model draws, or what left at the other side.",
+                    tooltip="What comes into the vacated cells: fresh noise, from which the model draws, or what left "
+                    "at the other side.",
                 ),
                 seed_input("Seed of the fresh noise. Changes of maps in a chain need different ones."),
             ],
@@ -43,15 +49,8 @@ class ShiftNoise(io.ComfyNode):
     @classmethod
     def execute(cls, noise_maps, x, y, fill, seed, **kwargs) -> io.NodeOutput:
         check_maps("ShiftNoise", noise_maps)
-        height, width = noise_maps.latents.shape[-2:]
-        for socket, value, size in (("x", x, width), ("y", y, height)):
-            if abs(value) >= size:
-                raise NodeError(
-                    "ShiftNoise",
-                    socket,
-                    f"the picture is {size} latent cells long here, so it must lie between {1 - size} and {size - 1}; got {value}.",
-                )
-        return io.NodeOutput(shift(noise_maps, x, y, fill=fill, seed=seed))
+        with naming("ShiftNoise", "noise_maps", dx=Socket("x"), dy=Socket("y"), fill=Socket("fill")):
+            return io.NodeOutput(shift(noise_maps, x, y, fill=fill, seed=seed))
 
 
 NODES = [ShiftNoise]

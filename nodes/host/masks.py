@@ -1,0 +1,40 @@
+"""ComfyUI's masks as masks of latents."""
+
+from __future__ import annotations
+
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...ddpm_core.checks import check_finite
+
+MASK_REMEDY = "Look at what makes the mask."
+
+
+def latent_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A mask of any size as (B, 1, *S) in [0, 1] for latents of shape (B, C, *S): each cell gets
+    the mean of its pixels, so that a thin mask is not lost.
+
+    mask: (H, W), (N, H, W) or (N, 1, H, W); for a video latent the N are frames. Raises NotFinite.
+    """
+    check_finite(mask, "mask")
+    batch, _, *size = shape
+    mask = mask.float().reshape(-1, 1, *mask.shape[-2:])
+    if len(size) == 3:
+        mask = mask.movedim(0, 1)[None]  # (1, 1, F, H, W)
+    mask = torch.nn.functional.interpolate(mask, size=size, mode="area")
+    return comfy.utils.repeat_to_batch_size(mask, batch).clamp(0, 1).contiguous()
+
+
+def noise_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A noise mask of any size as (B, 1, *S) in [0, 1] for latents of shape (B, C, *S), as
+    ComfyUI's own samplers read it. Raises NotFinite."""
+    check_finite(mask, "mask")
+    return comfy.utils.reshape_mask(mask.float(), shape)[:, :1].clamp(0, 1).contiguous()
+
+
+def both_masks(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Where both allow a change; None allows it everywhere."""
+    if one is None or other is None:
+        return other if one is None else one
+    return torch.minimum(one, other.to(one))

@@ -1,0 +1,104 @@
+"""What the nodes have in common at their sockets: the type of noise maps, inputs, errors for the
+person at the graph, and whether maps fit a model."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from comfy.model_sampling import CONST
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...ddpm_core import NoiseMaps, Process
+
+NoiseMapsType = io.Custom("NOISE_MAPS")
+NOISE_MAPS_TOOLTIP = "Edit-friendly noise maps: the picture as a starting latent and one noise map for each step."
+NOT_FINITE = (
+    "Start ComfyUI with --bf16-unet or --fp32-unet; if that does not help, take LoRAs and patches off one by one."
+)
+ALL_STEPS = "Lower end, or raise start; 100 and 0 are all steps."
+
+
+def seed_input(tooltip: str) -> io.Int.Input:
+    return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
+
+
+def window_inputs(
+    verb: str, start: float, end: float, start_note: str = "", end_note: str = ""
+) -> list[io.Float.Input]:
+    """``start`` and ``end`` in per cent of the schedule from its end; ``verb`` says what happens to
+    the steps between."""
+    rest = "in per cent of the schedule from its end: 100 is the noisy start."
+    percent = {"min": 0.0, "max": 100.0, "step": 1.0}
+    return [
+        io.Float.Input("start", default=start, **percent, tooltip=f"First {verb} step, {rest}{start_note}"),
+        io.Float.Input("end", default=end, **percent, tooltip=f"Last {verb} step, {rest}{end_note}"),
+    ]
+
+
+class NodeError(ValueError):
+    """An error for the person at the graph: the node, the socket if one is to blame, the rule with
+    the value received, and what to do."""
+
+    def __init__(self, node: str, socket: str | None, problem: str, remedy: str = ""):
+        where = node if socket is None else f"{node}, input '{socket}'"
+        super().__init__(f"{where}: {problem}" + (f" {remedy}" if remedy else ""))
+
+
+class Socket(NamedTuple):
+    """Where an argument of the core comes in at a node, and what to do when it does not fit."""
+
+    name: str | None
+    remedy: str = ""
+
+
+@contextmanager
+def naming(node: str, socket: str | None, remedy: str = "", /, **arguments: Socket):
+    """Translate an error of the core into one that names the node and the socket, and says what to
+    do.
+
+    arguments       the sockets of the core's arguments: what a BadArgument is about
+    socket, remedy  for every other argument, and for a ValueError that names none
+    """
+    try:
+        yield
+    except NodeError:
+        raise
+    except ValueError as error:
+        where = arguments.get(getattr(error, "argument", ""), Socket(socket, remedy))
+        raise NodeError(node, where.name, str(error), where.remedy) from error
+
+
+def check_maps(node: str, maps: NoiseMaps, socket: str = "noise_maps") -> None:
+    """Raise NodeError unless what came in are noise maps of this pack: another one may call its own
+    type NOISE_MAPS too."""
+    if not isinstance(maps, NoiseMaps):
+        problem = f"NOISE_MAPS of this pack are needed; got {type(maps).__name__}."
+        raise NodeError(node, socket, problem, "Connect the output of EditFriendlyInvert.")
+
+
+def check_fits(node: str, maps: NoiseMaps, model) -> None:
+    """Raise NodeError unless the maps belong to the model's kind of latent and process."""
+    check_maps(node, maps)
+    remedy = "Use the model that the picture was inverted with."
+    latent_format, held = model.get_model_object("latent_format"), (maps.latents.shape[2], maps.latents.dim() - 3)
+    needed = (latent_format.latent_channels, latent_format.latent_dimensions)
+    if held != needed:
+        ours = f"the maps have {held[0]} latent channels in {held[1]} dimensions"
+        problem = f"{ours} and the model has {needed[0]} in {needed[1]}."
+        raise NodeError(node, "noise_maps", problem, remedy)
+    process = process_of(model)
+    if maps.process is not process:
+        problem = f"the maps were made with a '{maps.process.value}' model and this is a '{process.value}' model."
+        raise NodeError(node, "noise_maps", problem, remedy)
+
+
+def process_of(model) -> Process:
+    """The process that a MODEL was trained for."""
+    return Process.FLOW if isinstance(model.get_model_object("model_sampling"), CONST) else Process.VE
+
+
+def maps_latent(maps: NoiseMaps, model) -> Tensor:
+    """The clean latent of the maps as on LATENT wires."""
+    return model.get_model_object("latent_format").process_out(maps.latents[-1])
