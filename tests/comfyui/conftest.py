@@ -9,12 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.comfyui.rig import browser as browser_module
 from tests.comfyui.rig import server as server_module
+from tests.comfyui.rig import summary
 from tests.comfyui.rig.company import LORA
 from tests.comfyui.rig.on_page import EMPTY
 from tests.comfyui.rig.server import PACK
-
-HOW_TO_COMFYUI = "install ComfyUI in ~/comfy/ComfyUI with a .venv inside (or set COMFYUI_PATH and COMFYUI_PYTHON)"
-HOW_TO_BROWSER = "pip install playwright, and apt-get install chromium (or set CHROMIUM)"
+from tests.comfyui.rig.summary import HOW_TO_BROWSER, HOW_TO_COMFYUI
 
 
 @pytest.fixture(scope="session")
@@ -69,43 +68,8 @@ def shown(page, no_errors):
 
 
 def pytest_itemcollected(item):
-    """Mark what each test needs, where the summary finds it in the reports."""
-    item.user_properties += [
-        ("needs", name) for name in ("server", "page") if name in getattr(item, "fixturenames", ())
-    ]
-
-
-def _counts(stats, need):
-    """How many tests with this need ran, and how many were collected to run."""
-    reports = {
-        outcome: [
-            report for report in stats.get(outcome, []) if ("needs", need) in getattr(report, "user_properties", [])
-        ]
-        for outcome in ("passed", "failed", "error", "skipped")
-    }
-    ran = len(reports["passed"]) + len(reports["failed"])
-    return ran, sum(map(len, reports.values()))
+    summary.note_needs(item)
 
 
 def pytest_terminal_summary(terminalreporter):
-    comfy, _ = server_module.find_comfyui()
-    no_server, no_browser = server_module.why_not(), browser_module.why_not()
-    where = f"ComfyUI {server_module.comfyui_version(comfy)} at {comfy}" if comfy else ""
-    for title, need, place, reason, how in (
-        ("COMFYUI", "server", where, no_server, HOW_TO_COMFYUI),
-        (
-            "COMFYUI'S FRONTEND",
-            "page",
-            f"it in {browser_module.find_chromium()}",
-            no_server or no_browser,
-            HOW_TO_COMFYUI if no_server else HOW_TO_BROWSER,
-        ),
-    ):
-        ran, known = _counts(terminalreporter.stats, need)
-        if ran:
-            terminalreporter.write_sep(
-                "=", f"{title}: {ran} test{'s' * (ran != 1)} ran against {place}", green=True, bold=True
-            )
-        elif known:
-            said = f"{reason}; {how}" if reason else "see the errors above"
-            terminalreporter.write_sep("=", f"{title}: NOT TESTED: {said}", red=True, bold=True)
+    summary.write(terminalreporter)

@@ -72,7 +72,7 @@ def test_a_file_that_was_written_again_is_read_again(server):
     _, path = save(server, "noise_maps/changing")
     name = f"noise_maps/{path.name} [output]"
     before = pictures(edit_of(server, name), "out")
-    other = node("DrawDemoScene", shape="ring", fill="plain", color="green", background="pink", layout=9)
+    other = node("DrawDemoScene", shape="ring", fill="striped", color="red", background="pink", layout=9)
     load = {"load": node("LoadNoiseMaps", file=name), "edit": {**EDIT["edit"], "noise_maps": ["load", 0]}}
     server.queue(
         graph(
@@ -80,7 +80,9 @@ def test_a_file_that_was_written_again_is_read_again(server):
             save=node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix="noise_maps/new", precision="full"),
         )
     )
-    shutil.copy(path.with_name("new_00001_.safetensors"), path)
+    new = path.with_name("new_00001_.safetensors")
+    assert new.stat().st_size == path.stat().st_size, "so that its time alone tells them apart"
+    shutil.copy(new, path)
     after = pictures(server.queue(graph(**{**EDIT, **load})), "out")
     assert np.abs(after - before).mean() > 10
 
@@ -245,9 +247,13 @@ def test_scaled_maps_give_more_freedom_step_by_step(server):
 def test_an_uploaded_file_is_loaded(server):
     """As the browser does it: any file goes through /upload/image."""
     boundary = "--------upload"
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="up.safetensors"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    head = [
+        f"--{boundary}",
+        'Content-Disposition: form-data; name="image"; filename="up.safetensors"',
+        "Content-Type: application/octet-stream",
+    ]
     _, path = save(server, "noise_maps/upload")
-    body = head.encode() + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+    body = "\r\n".join([*head, "", ""]).encode() + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
     request = urllib.request.Request(
         f"{server.url}/upload/image", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     )

@@ -72,7 +72,8 @@ def test_help_scripts_and_templates_are_served(renamed):
             fetch(renamed, f"/extensions/{renamed.folder}/noise_maps.js")
         except urllib.error.HTTPError:
             pytest.xfail(
-                "this aiohttp serves no static folder whose name needs quoting in a URL (its issue 13433), so no pack so named has scripts or help"
+                "this aiohttp serves no static folder whose name needs quoting in a URL (its issue 13433), "
+                "so no pack so named has scripts or help"
             )
     paths = {f"/extensions/{renamed.folder}/{path.relative_to(web).as_posix()}": path for path in web.rglob("*.*")}
     assert {f"/extensions/{renamed.folder}/docs/{name}.md" for name in GOLDEN} <= set(paths)

@@ -34,7 +34,8 @@ from tests.comfyui.rig.workflows import WORKFLOWS
 TYPE_COLOR = (0x0D, 0x94, 0x88)
 WATCH = """() => {
     const api = window.comfyAPI.api.api
-    const watch = (name, read) => api.addEventListener(name, event => window.seen.push({ name, at: performance.now(), ...read(event.detail) }))
+    const note = (name, details) => window.seen.push({ name, at: performance.now(), ...details })
+    const watch = (name, read) => api.addEventListener(name, event => note(name, read(event.detail)))
     if (!window.seen) {
         watch('progress', detail => ({ node: detail.node, value: detail.value, max: detail.max }))
         watch('b_preview_with_metadata', detail => ({ node: detail.displayNodeId, size: detail.blob.size }))

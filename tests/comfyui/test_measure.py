@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from tests.comfyui.rig.graphs import IDS, TARGET, difference, graph, masked, node, pictures, refusal
-from tests.comfyui.rig.server import FOLDER, PACK, RIG, PromptError, lacks_matplotlib
+from tests.comfyui.rig.server import FOLDER, PACK, RIG, PromptError
+from tests.comfyui.rig.summary import skip_without_matplotlib
 
 
 def shown(name, output):
@@ -90,10 +91,7 @@ def test_a_noise_mask_keeps_the_picture_outside(server, inversion):
 
 @pytest.fixture
 def plotting(server):
-    if lacks_matplotlib(server.python):
-        pytest.skip(
-            f"NOISE MAP STATS NOT TESTED: {server.python} has no matplotlib; install the pack's requirements.txt there"
-        )
+    skip_without_matplotlib(server.python)
     return server
 
 

@@ -75,6 +75,9 @@ MODELS = {
     "RescaleCFG": patch("RescaleCFG", multiplier=0.7),
     "a guidance function": patch("TestCfgFunction"),
     "a wrapper of the UNet": patch("TestUnetWrapper"),
+    "a function before guidance": patch("TestPreCfgFunction"),
+    "branches of one's own": patch("TestCalcCondBatch"),
+    "a context window": patch("TestContextHandler"),
     "perturbed attention": patch("PerturbedAttentionGuidance", scale=2.0),
     "FreeU": patch("FreeU_V2", b1=1.3, b2=1.4, s1=0.9, s2=0.2),
 }

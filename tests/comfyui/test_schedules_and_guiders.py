@@ -63,6 +63,7 @@ def advanced(**changes):
         "flow": node("ModelSamplingSD3", model=["model", 0], shift=3.0),
         "levels": node("BasicScheduler", model=["model", 0], scheduler="ddim_uniform", steps=FEW["steps"], denoise=1.0),
         "rising": node("FlipSigmas", sigmas=["levels", 0]),
+        "off": node("TestScaledSigmas", sigmas=["sockets", 2], factor=1.01),
         "source guider": node("CFGGuider", positive=["source", 0], cfg=3.5, **guider),
         "target guider": node("CFGGuider", positive=["target", 0], cfg=5.0, **guider),
         "advanced maps": node(
@@ -212,6 +213,7 @@ def test_the_sockets_fit_sampler_custom_too(server):
             {"along": {"sigmas": ["levels", 0]}},
             ["SamplerCustomAdvanced", "'sigmas'", "9 noise levels", "have 6", "SIGMAS output of NoiseMapSampler"],
         ),
+        ({"along": {"sigmas": ["off", 0]}}, ["SamplerCustomAdvanced", "'sigmas'", "SIGMAS output of NoiseMapSampler"]),
         (
             {"along": {"latent_image": ["large", 0]}},
             ["SamplerCustomAdvanced", "'latent_image'", "24, 32", "24, 24", "of its size"],
@@ -225,7 +227,7 @@ def test_the_sockets_fit_sampler_custom_too(server):
         ({"advanced_maps": {"sigmas": ["rising", 0]}}, ["EditFriendlyInvertAdvanced", "'sigmas'", "decrease strictly"]),
         ({"advanced_maps": {"latent": ["blank", 0]}}, ["EditFriendlyInvertAdvanced", "'latent'", "empty"]),
     ],
-    ids=lambda value: None if isinstance(value, list) else "-".join(value),
+    ids=lambda value: None if isinstance(value, list) else "-".join(f"{key} {next(iter(value[key]))}" for key in value),
 )
 def test_a_wrong_socket_is_named(server, changes, words):
     with pytest.raises(PromptError) as caught:

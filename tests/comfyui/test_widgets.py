@@ -31,7 +31,12 @@ RED, BLUE = (220, 20, 40), (40, 60, 200)
 
 # The picture of a LoadImage through the VAE into the maps, and through a reroute to the shift.
 CONNECT = """file => {
-    const add = (kind, x) => { const node = LiteGraph.createNode(kind); node.pos = [x, 100]; app.graph.add(node); return node }
+    const add = (kind, x) => {
+        const node = LiteGraph.createNode(kind)
+        node.pos = [x, 100]
+        app.graph.add(node)
+        return node
+    }
     const kinds = ['LoadImage', 'VAEEncode', 'EditFriendlyInvert', 'Reroute', 'ShiftNoise']
     const [picture, encode, invert, reroute, shift] = kinds.map((kind, i) => add(kind, 350 * i))
     picture.widgets[0].value = file
@@ -73,8 +78,10 @@ def test_the_colour_control_needs_no_drawing_of_the_canvas(shown):
     """As with Nodes 2.0: everything within one call, between two frames."""
     found = shown.page.evaluate(
         """() => {
-            const node = LiteGraph.createNode('ColorMaskEdit'), [input] = node.widgets.at(-1).element.querySelectorAll('input')
-            const text = node.widgets.find(widget => widget.name === 'color'), look = () => [input.value, input.parentElement.style.background]
+            const node = LiteGraph.createNode('ColorMaskEdit')
+            const [input] = node.widgets.at(-1).element.querySelectorAll('input')
+            const text = node.widgets.find(widget => widget.name === 'color')
+            const look = () => [input.value, input.parentElement.style.background]
             const looks = [look()], saved = node.serialize()
             text.value = '#f80'
             text.callback(text.value)
@@ -249,10 +256,17 @@ def test_the_pad_needs_no_drawing_of_the_canvas(shown):
     pictures_of_it, sharpness = shown.page.evaluate(
         """() => {
             const node = app.graph.nodes.at(-1), pad = node.widgets.at(-1).element.querySelector('canvas')
-            const set = (name, value) => { const found = node.widgets.find(widget => widget.name === name); found.value = value; found.callback(value) }
+            const set = (name, value) => {
+                const chosen = node.widgets.find(widget => widget.name === name)
+                chosen.value = value
+                chosen.callback(value)
+            }
             const changes = [['x', 3], ['y', 4], ['fill', 'wrap']].map(change => () => set(...change))
             const pictures = [pad.toDataURL()]
-            for (const change of [...changes, () => node.disconnectInput(0)]) { change(); pictures.push(pad.toDataURL()) }
+            for (const change of [...changes, () => node.disconnectInput(0)]) {
+                change()
+                pictures.push(pad.toDataURL())
+            }
             app.canvas.ds.scale = 4
             set('x', 5)
             return [pictures, pad.width / pad.clientWidth / devicePixelRatio]
@@ -285,7 +299,11 @@ def test_the_pad_survives_what_happens_to_nodes(shown):
     drag(shown, 3 * cell, 0)
     height = shown.page.locator(PAD).bounding_box()["height"]
     shown.page.evaluate(
-        "() => { const node = app.graph.nodes.at(-1); node.setSize([node.size[0] + 100, node.size[1] + 100]); app.canvas.setDirty(true, true) }"
+        """() => {
+            const node = app.graph.nodes.at(-1)
+            node.setSize([node.size[0] + 100, node.size[1] + 100])
+            app.canvas.setDirty(true, true)
+        }"""
     )
     shown.page.evaluate(FRAMES)
     assert shown.page.locator(PAD).bounding_box()["height"] == pytest.approx(height + 100, abs=2)
@@ -296,7 +314,11 @@ def test_the_pad_survives_what_happens_to_nodes(shown):
     shown.page.evaluate(FRAMES)
     assert shown.page.locator(PAD).is_visible()
     shown.page.evaluate(
-        "() => { app.canvas.selectNode(app.graph.nodes.at(-1)); app.canvas.copyToClipboard(); app.canvas.pasteFromClipboard() }"
+        """() => {
+            app.canvas.selectNode(app.graph.nodes.at(-1))
+            app.canvas.copyToClipboard()
+            app.canvas.pasteFromClipboard()
+        }"""
     )
     shown.page.evaluate(FRAMES)
     pads = [entry["inputs"] for entry in shown.prompt().values() if entry["class_type"] == "ShiftNoise"]
@@ -345,7 +367,8 @@ DROP = f"""([kind, name, text]) => {{
     const [x, y] = ({AT})([kind, 60, 20]), dataTransfer = new DataTransfer()
     dataTransfer.items.add(new File([text], name))
     for (const type of ['dragover', 'drop']) {{
-        app.canvas.canvas.dispatchEvent(new DragEvent(type, {{ dataTransfer, clientX: x, clientY: y, bubbles: true, cancelable: true }}))
+        const event = {{ dataTransfer, clientX: x, clientY: y, bubbles: true, cancelable: true }}
+        app.canvas.canvas.dispatchEvent(new DragEvent(type, event))
     }}
 }}"""
 
@@ -412,7 +435,10 @@ def test_a_saved_file_opens_its_workflow(page):
     file = base64.b64encode(page.server.view(entry)).decode()
     page.load(PACK / "example_workflows" / "Shift a picture.json")
     assert sorted(page.node_types()) != nodes
-    drop = "([name, data]) => app.handleFile(new File([Uint8Array.from(atob(data), character => character.charCodeAt(0))], name))"
+    drop = """([name, data]) => {
+        const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0))
+        return app.handleFile(new File([bytes], name))
+    }"""
     page.page.evaluate(drop, [entry["filename"], file])
     page.page.wait_for_function("count => app.graph.nodes.length === count", arg=len(nodes))
     assert sorted(page.node_types()) == nodes

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from tests.comfyui.rig.server import PACK, lacks_matplotlib
+from tests.comfyui.rig.server import PACK
+from tests.comfyui.rig.summary import skip_without_matplotlib
 from tests.comfyui.rig.workflows import (
     WORKFLOWS,
     check_lacks_only_downloads,
@@ -16,7 +17,12 @@ from tests.comfyui.rig.workflows import (
 
 PROMPTS = PACK / "tests" / "comfyui" / "prompts"
 HOW_TO = "write it with: python -m tests.comfyui.rig.browser example_workflows/*.json --api tests/comfyui/prompts/"
-each_workflow = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module", params=WORKFLOWS, ids=lambda path: path.stem)
+def workflow(request):
+    """Of the module, so that all tests of one workflow come one after the other."""
+    return request.param
 
 
 def kept_prompt(workflow):
@@ -26,18 +32,14 @@ def kept_prompt(workflow):
 
 
 def skip_if_nothing_can_plot(server, prompt):
-    if any(node["class_type"] == "NoiseMapStats" for node in prompt.values()) and lacks_matplotlib(server.python):
-        pytest.skip(
-            f"NOISE MAP STATS NOT TESTED: {server.python} has no matplotlib; install the pack's requirements.txt there"
-        )
+    if any(node["class_type"] == "NoiseMapStats" for node in prompt.values()):
+        skip_without_matplotlib(server.python)
 
 
-@pytest.mark.skipif(not PROMPTS.is_dir(), reason="no prompts are kept yet")
 def test_no_prompt_without_its_workflow():
-    assert {path.name for path in PROMPTS.glob("*.json")} <= {path.name for path in WORKFLOWS}
+    assert {path.name for path in PROMPTS.glob("*.json")} == {path.name for path in WORKFLOWS}
 
 
-@each_workflow
 def test_runs(server, workflow):
     prompt = kept_prompt(workflow)
     skip_if_nothing_can_plot(server, prompt)
@@ -47,8 +49,9 @@ def test_runs(server, workflow):
         check_pictures(server.queue(prompt))
 
 
-@each_workflow
 def test_opens_in_the_browser(page, workflow):
+    """After test_runs, so that ComfyUI has the pictures of the same prompt, and does not compute
+    them again."""
     page.load(workflow)
     assert page.alerts() == []
     assert page.missing() == []

@@ -57,17 +57,22 @@ SCREENSHOTS = PACK / "out" / "screenshots"
 HIDDEN = ".comfy-menu-hamburger, .p-toast, .p-dialog-mask, .selection-toolbox, .p-tooltip { display: none !important }"
 
 GRAPHS = "[app.graph, ...(app.graph.subgraphs?.values() ?? [])]"
-IS_READY = "() => window.app?.graph && app.extensionManager?.workflow?.activeWorkflow && !document.querySelector('.p-blockui-mask')"
-MISSING = f"() => {GRAPHS}.flatMap(graph => graph.nodes).map(node => node.type).filter(type => !(type in LiteGraph.registered_node_types))"
+IS_READY = """() => window.app?.graph && app.extensionManager?.workflow?.activeWorkflow
+    && !document.querySelector('.p-blockui-mask')"""
+MISSING = f"""() => {GRAPHS}.flatMap(graph => graph.nodes).map(node => node.type)
+    .filter(type => !(type in LiteGraph.registered_node_types))"""
 NODE_TYPES = f"() => {GRAPHS}.flatMap(graph => graph.nodes).map(node => node.type)"
 PICTURES_SHOWN = """ids => app.graph.nodes.every(node => {
     const expected = ids.includes(String(node.id)) || node.type === 'LoadImage'
     return !expected || (node.imgs?.length && node.imgs.every(img => img.complete))
 })"""
 BOUNDS = """() => {
-    const boxes = [...app.graph.nodes, ...app.graph.groups].map(item => item.boundingRect ?? item.getBounding?.() ?? item._bounding)
+    const items = [...app.graph.nodes, ...app.graph.groups]
+    const boxes = items.map(item => item.boundingRect ?? item.getBounding?.() ?? item._bounding)
     const left = Math.min(...boxes.map(box => box[0])), top = Math.min(...boxes.map(box => box[1]))
-    return [left, top, Math.max(...boxes.map(box => box[0] + box[2])) - left, Math.max(...boxes.map(box => box[1] + box[3])) - top]
+    const right = Math.max(...boxes.map(box => box[0] + box[2]))
+    const bottom = Math.max(...boxes.map(box => box[1] + box[3]))
+    return [left, top, right - left, bottom - top]
 }"""
 PLACE = """([left, top, margin, scale]) => {
     const view = app.canvas.ds
@@ -77,6 +82,8 @@ PLACE = """([left, top, margin, scale]) => {
     app.canvas.deselectAll?.()
     app.canvas.setDirty(true, true)
 }"""
+ALERTS = """() => [...document.querySelectorAll('.p-toast-message')]
+    .map(message => message.innerText || message.textContent)"""
 CLOSE_DIALOGS = "() => document.querySelectorAll('.p-dialog-close-button').forEach(button => button.click())"
 FRAMES = (
     "count => new Promise(done => { const next = () => count-- > 0 ? requestAnimationFrame(next) : done(); next() })"
@@ -173,9 +180,7 @@ class Page:
     def alerts(self):
         """The messages in the page's corner since the last load, which screenshots do not show: a
         workflow that breaks the frontend's schema gets one."""
-        return self.page.evaluate(
-            "() => [...document.querySelectorAll('.p-toast-message')].map(message => message.innerText || message.textContent)"
-        )
+        return self.page.evaluate(ALERTS)
 
     def our_errors(self):
         """The errors that may be the pack's: while the start page opened those that name its files;

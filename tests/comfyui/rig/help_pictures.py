@@ -254,12 +254,10 @@ def say_half(steps, skip, drawn=(STAR, CIRCLE, HEART, RING)):
     maps = maps_of(*drawn, steps=steps, skip=skip)
     (full, size), (half, small) = (_stored(maps, half=half) for half in (False, True))
     plain, values = pipeline().decode(maps.latents[-1]), maps.latents[0].numel()
-    print(
-        f"{steps} steps, skip {skip}, {len(drawn)} pictures: {size / 1e6:.2f} MB full, {small / 1e6:.2f} MB half ({small / size:.3f})"
-    )
-    print(
-        f"  bytes a step and latent value: {size / values / (steps - skip):.1f} full, {small / values / (steps - skip):.1f} half"
-    )
+    sizes = f"{size / 1e6:.2f} MB full, {small / 1e6:.2f} MB half ({small / size:.3f})"
+    a_value, small_a_value = (taken / values / (steps - skip) for taken in (size, small))
+    print(f"{steps} steps, skip {skip}, {len(drawn)} pictures: {sizes}")
+    print(f"  bytes a step and latent value: {a_value:.1f} full, {small_a_value:.1f} half")
     captions, changed = [words(one) for one in drawn], [words(one, color="blue", background="orange") for one in drawn]
     _compare("given back, full against the autoencoder's own", edit(full, *captions, guidance=1), plain)
     _compare("given back, half against full", edit(half, *captions, guidance=1), plain)

@@ -116,15 +116,15 @@ def patched_run(nodes, model, conditioning, latent):
 
 def chunks(nodes, model):
     """The automatic chunk with little, some and much free memory."""
-    sampling, shape = nodes.sampling, torch.Size((1, 4, 64, 64))
-    real, needed, found = comfy.model_management.get_free_memory, model.model.memory_required([2, 4, 64, 64]), []
+    batching, shape = nodes.host.batching, torch.Size((1, 4, 64, 64))
+    real, needed, chosen = comfy.model_management.get_free_memory, model.model.memory_required([2, 4, 64, 64]), []
     try:
         for share in (0.5, 4.0, 1000.0):
             comfy.model_management.get_free_memory = lambda device, share=share: 1.5 * share * needed
-            found.append(sampling.automatic_chunk(model.model, shape, torch.device("cpu")))
+            chosen.append(batching.automatic_chunk(model.model, shape, torch.device("cpu")))
     finally:
         comfy.model_management.get_free_memory = real
-    return torch.tensor(found)
+    return torch.tensor(chosen)
 
 
 with torch.inference_mode():

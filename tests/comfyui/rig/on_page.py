@@ -14,13 +14,21 @@ EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups
 
 PAD = "[title^='Drag the picture']"
 NODE = "app.graph.nodes.find(node => node.type === kind)"
-ADD = "([kind, x, y]) => { const node = LiteGraph.createNode(kind); node.pos = [x, y]; app.graph.add(node); return node.id }"
+ADD = """([kind, x, y]) => {
+    const node = LiteGraph.createNode(kind)
+    node.pos = [x, y]
+    app.graph.add(node)
+    return node.id
+}"""
 AT = f"""([kind, x, y]) => {{
     const node = {NODE}, frame = app.canvas.canvas.getBoundingClientRect()
     const [left, top] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + x, node.pos[1] + y])
     return [frame.left + left, frame.top + top]
 }}"""
-WIDGET_AT = f"([kind, name]) => {{ const node = {NODE}, widget = node.widgets.find(found => found.name === name); return [node.size[0] / 2, widget.y + 10] }}"
+WIDGET_AT = f"""([kind, name]) => {{
+    const node = {NODE}, widget = node.widgets.find(one => one.name === name)
+    return [node.size[0] / 2, widget.y + 10]
+}}"""
 SLOT_AT = f"""([kind, name]) => {{
     const node = {NODE}, input = node.inputs.findIndex(slot => slot.name === name)
     const at = input < 0 ? node.getOutputPos(0) : node.getInputPos(input)
@@ -33,10 +41,17 @@ SHOW = f"""kind => {{
     app.canvas.ds.offset[1] = 250 - node.pos[1]
     app.canvas.setDirty(true, true)
 }}"""
-FRAMES = "() => new Promise(done => { let count = 5; const next = () => count-- > 0 ? requestAnimationFrame(next) : done(); next() })"
+FRAMES = """() => new Promise(done => {
+    let count = 5
+    const next = () => count-- > 0 ? requestAnimationFrame(next) : done()
+    next()
+})"""
 VALUES = f"kind => Object.fromEntries({NODE}.widgets.map(widget => [widget.name, widget.value]))"
 SET = f"""([kind, values]) => {{
-    for (const widget of {NODE}.widgets) if (widget.name in values) {{ widget.value = values[widget.name]; widget.callback?.(widget.value) }}
+    for (const widget of {NODE}.widgets.filter(widget => widget.name in values)) {{
+        widget.value = values[widget.name]
+        widget.callback?.(widget.value)
+    }}
     app.canvas.setDirty(true, true)
 }}"""
 

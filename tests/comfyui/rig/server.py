@@ -68,9 +68,8 @@ class PromptError(Exception):
         )
         lines = [f"{kind} error"]
         for error in errors:
-            lines.append(
-                f"node {error.get('node_id')} ({error.get('node_type')}): {error.get('type')}: {error.get('message')} {error.get('details') or ''}".rstrip()
-            )
+            where, kind = f"node {error.get('node_id')} ({error.get('node_type')})", error.get("type")
+            lines.append(f"{where}: {kind}: {error.get('message')} {error.get('details') or ''}".rstrip())
             lines.append(error.get("traceback", ""))
         super().__init__("\n".join(line for line in lines if line))
 

@@ -1,6 +1,7 @@
 """What other packs and users bring into a workflow: patches, guiders, lists, small ControlNets."""
 
 import comfy.cldm.cldm
+import comfy.context_windows
 import comfy.controlnet
 import comfy.model_management
 import comfy.ops
@@ -26,6 +27,26 @@ class TestSigmas:
 
     def run(self, text):
         return (torch.tensor([float(word) for word in text.split(",")]),)
+
+
+class TestScaledSigmas:
+    """Noise levels that are all off by a factor."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"sigmas": ("SIGMAS",), "factor": ("FLOAT", {"step": 0.001})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("SIGMAS",), "run", "tests"
+
+    def run(self, sigmas, factor):
+        return (sigmas * factor,)
+
+
+class TestForeignMaps:
+    """What another pack sends over wires of the type that ours has."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("NOISE_MAPS",), "run", "tests"
+
+    def run(self):
+        return ({"residuals": torch.zeros(1)},)
 
 
 class TestControlNet:
@@ -61,6 +82,10 @@ def patched_model(run):
     return Patch
 
 
+def first_scale(sigma):
+    return 0.8 if sigma[0] > 1.5 else 1
+
+
 def guide_by_the_first_timestep(model):
     """Guidance that is stronger above a noise level, and looks at the first item only, as many
     packs do."""
@@ -76,16 +101,54 @@ def wrap_the_unet(model):
     """A wrapper around the UNet that looks at the first timestep only."""
 
     def wrapped(apply_model, args):
-        return apply_model(args["input"], args["timestep"], **args["c"]) * (0.8 if args["timestep"][0] > 1.5 else 1)
+        return apply_model(args["input"], args["timestep"], **args["c"]) * first_scale(args["timestep"])
 
     model.set_model_unet_function_wrapper(wrapped)
+
+
+def scale_before_guidance(model):
+    """A change of both branches before guidance, by the first timestep only."""
+
+    def scaled(args):
+        return [out if out is None else out * first_scale(args["timestep"]) for out in args["conds_out"]]
+
+    model.set_model_sampler_pre_cfg_function(scaled)
+
+
+def replace_the_branches(model):
+    """A calculation of both branches of one's own, which looks at the first timestep only."""
+
+    def calculated(args):
+        given = (args["model"], args["conds"], args["input"], args["sigma"], args["model_options"])
+        outs = comfy.samplers.calc_cond_batch(*given)
+        return [out * first_scale(args["sigma"]) for out in outs]
+
+    model.set_model_sampler_calc_cond_batch_function(calculated)
+
+
+class FirstTimestepContext(comfy.context_windows.ContextHandlerABC):
+    """A context window over all items, whose weight is that of the first timestep."""
+
+    def should_use_context(self, model, conds, x_in, timestep, model_options):
+        return True
+
+    def get_resized_cond(self, cond_in, x_in, window, device=None):
+        return cond_in
+
+    def execute(self, calc_cond_batch, model, conds, x_in, timestep, model_options):
+        outs = calc_cond_batch(model, conds, x_in, timestep, model_options)
+        return [out * first_scale(timestep) for out in outs]
+
+
+def window_the_context(model):
+    model.model_options["context_handler"] = FirstTimestepContext()
 
 
 class FirstTimestepGuider(comfy.samplers.CFGGuider):
     """A guider of one's own, with a rule that looks at the first timestep only."""
 
     def predict_noise(self, x, timestep, model_options=None, seed=None):
-        return super().predict_noise(x, timestep, model_options or {}, seed) * (0.8 if timestep[0] > 1.5 else 1)
+        return super().predict_noise(x, timestep, model_options or {}, seed) * first_scale(timestep)
 
 
 class TestGuider:
@@ -138,9 +201,14 @@ class TestShowCalls:
 NODES = {
     "TestLines": TestLines,
     "TestSigmas": TestSigmas,
+    "TestScaledSigmas": TestScaledSigmas,
+    "TestForeignMaps": TestForeignMaps,
     "TestControlNet": TestControlNet,
     "TestCfgFunction": patched_model(guide_by_the_first_timestep),
     "TestUnetWrapper": patched_model(wrap_the_unet),
+    "TestPreCfgFunction": patched_model(scale_before_guidance),
+    "TestCalcCondBatch": patched_model(replace_the_branches),
+    "TestContextHandler": patched_model(window_the_context),
     "TestGuider": TestGuider,
     "TestRecordCalls": TestRecordCalls,
     "TestShowCalls": TestShowCalls,

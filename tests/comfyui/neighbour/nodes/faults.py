@@ -10,7 +10,9 @@ import torch
 
 FAULTS = ["none", "interrupt", "error", "value error", "nan", "inf", "out of memory", "out of memory in words"]
 WORDS = "the patch found no scale for this layer"
-calls = {}  # tag -> samples in each call of the model; not a node's own, so that a fault at a call happens once, however often its prompt is queued
+# tag -> samples in each call of the model; not a node's own, so that a fault at a call happens once,
+# however often its prompt is queued.
+calls = {}
 
 
 class FaultyModel:
