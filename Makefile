@@ -2,10 +2,16 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test format clean
+.PHONY: demo quick test format clean
 
 demo: $(VENV)/ready
 	$(RUN) -m ddpm_core demo
+
+# While working: under two minutes. Without ComfyUI, and without what is marked slow.
+quick: $(VENV)/ready
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pytest --ignore=tests/comfyui -m "not slow"
 
 test: $(VENV)/ready
 	$(RUN) -m ruff check .

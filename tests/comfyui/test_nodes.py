@@ -72,18 +72,6 @@ def test_sigmas_replace_steps_and_scheduler(server):
     )
 
 
-def test_a_flow_model_reconstructs_too(server):
-    flow = node("ModelSamplingSD3", model=["model", 0], shift=3.0)
-    settings = {"model": ["flow", 0], "scheduler": "simple", "skip": 0}
-    assert difference(server.queue(graph(flow=flow, maps=settings, edit={"model": ["flow", 0], "skip": 0}))) <= 1
-    assert (
-        difference(
-            server.queue(graph(flow=flow, maps={**settings, "eta": 0.0}, edit={"model": ["flow", 0], "skip": 0}))
-        )
-        <= 1
-    )
-
-
 def test_a_wrapped_shift_there_and_back_gives_the_picture(server):
     there = node("ShiftNoise", noise_maps=["maps", 0], x=5, y=-3, fill="wrap", seed=0)
     back = node("ShiftNoise", noise_maps=["there", 0], x=-5, y=3, fill="wrap", seed=0)
@@ -155,10 +143,11 @@ def test_a_thin_mask_is_not_lost(server):
     assert difference(server.queue(graph(**color_edit(mask=["thin", 0], strength=0.5), **thin, **empty))) > 5
 
 
-@pytest.mark.parametrize("shift", [1.57, 3.0])
-def test_flow_models_whose_greatest_sigma_is_rounded_above_1_are_taken(server, shift):
+@pytest.mark.parametrize(("shift", "eta"), [(1.57, 1.0), (3.0, 1.0), (3.0, 0.0)])
+def test_a_flow_model_reconstructs_too(server, shift, eta):
+    """With shift 1.57 the greatest noise level is rounded above 1."""
     flow = node("ModelSamplingSD3", model=["model", 0], shift=shift)
-    settings = {"model": ["flow", 0], "scheduler": "simple", "skip": 0}
+    settings = {"model": ["flow", 0], "scheduler": "simple", "skip": 0, "eta": eta}
     assert difference(server.queue(graph(flow=flow, maps=settings, edit={"model": ["flow", 0], "skip": 0}))) <= 1
 
 

@@ -222,7 +222,7 @@ def test_the_sockets_fit_sampler_custom_too(server):
             {"target_guider": {"model": ["flow", 0]}},
             ["'ve' model", "'flow' model", "that the picture was inverted with"],
         ),
-        ({"sockets": {"skip": 2}}, ["NoiseMapSampler", "'skip'", "from step 3 on", "got 2"]),
+        ({"sockets": {"skip": 2}}, ["NoiseMapSampler", "'skip'", "made with skip 3", "got 2"]),
         ({"advanced_maps": {"skip": 8}}, ["EditFriendlyInvertAdvanced", "'skip'", "8 steps", "got 8"]),
         ({"advanced_maps": {"sigmas": ["rising", 0]}}, ["EditFriendlyInvertAdvanced", "'sigmas'", "decrease strictly"]),
         ({"advanced_maps": {"latent": ["blank", 0]}}, ["EditFriendlyInvertAdvanced", "'latent'", "empty"]),
