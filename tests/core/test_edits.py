@@ -8,6 +8,7 @@ from fakes import ddpm_sigmas, flow_sigmas, gaussian, network
 from torch.testing import assert_close
 
 from ddpm_core import NoiseMaps, Plan, Process, invert, paint, parse_color, push_color, replay, shift
+from ddpm_core.edits.color import luminance
 
 X0 = torch.randn(2, 4, 8, 10, generator=torch.Generator().manual_seed(1))
 TENSORS = ("latents", "residuals", "predictions")
@@ -118,6 +119,20 @@ def test_a_push_changes_z_by_s_b_times_the_distance_inside_the_window_only():
         expected = 0.05 * mask * (target - source.predictions[i]) * step.up * inside
         assert_close(change[i], expected.double().expand_as(change[i]), rtol=1e-5, atol=1e-6)
     assert torch.equal(pushed.latents, source.latents)
+
+
+@pytest.mark.parametrize("skip", [0, 6, 9])
+def test_a_push_of_skipped_maps_is_the_push_of_all_of_them_from_there_on(skip):
+    """Times and strength count on the whole schedule, whatever is skipped."""
+    target, mask = torch.ones(1, 4, 8, 10), torch.full((1, 1, 8, 10), 0.5)
+    source = maps(20)
+    pushed = push_color(source.skip(skip), target, mask, strength=0.1, start=70, end=20)
+    expected = push_color(source, target, mask, strength=0.1, start=70, end=20).skip(skip)
+    assert torch.equal(pushed.pull, expected.pull)
+    assert torch.equal(pushed.residuals, expected.residuals)
+    for i, step in enumerate(pushed.steps):
+        inside = 20 <= 100 * (20 - skip - i) / 20 <= 70
+        assert_close(pushed.pull[i, 0, 0], torch.full((8, 10), 0.1 * 5**0.5 * 0.5 * step.up * inside))
 
 
 @pytest.mark.parametrize("steps", [20, 50, 100])
@@ -236,6 +251,21 @@ def test_colours_parse(text, rgb):
 def test_colours_that_do_not_parse_are_refused(text):
     with pytest.raises(ValueError, match="written #rrggbb"):
         parse_color(text)
+
+
+def test_luminance_is_that_of_bt709():
+    colors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.5, 0.5, 0.5]])
+    assert_close(luminance(colors), torch.tensor([[0.2126], [0.7152], [0.0722], [0.5]]))
+
+
+def test_lights_and_darks_of_a_coloured_picture_are_those_of_its_luminance():
+    """Red is lighter than blue; around their mean 0.1424 red goes towards white, blue towards
+    black."""
+    picture = torch.tensor([[[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]]])
+    shaded = paint(picture, torch.ones(1, 1, 2, 1), (0.0, 0.4, 1.0), keep_lights=True)
+    lighter, darker = (0.2126 - 0.1424) / (1 - 0.1424), 0.0722 / 0.1424
+    assert_close(shaded[0, 0, 0], torch.tensor([lighter, 0.4 + 0.6 * lighter, 1.0]))
+    assert_close(shaded[0, 0, 1], darker * torch.tensor([0.0, 0.4, 1.0]))
 
 
 def test_paint_is_flat_or_keeps_lights_and_darks():

@@ -1,11 +1,13 @@
 """Native inversion, DDIM inversion and SDEdit, against their formulas and against diffusers."""
 
+import dataclasses
+
 import pytest
 import torch
 from fakes import Counting, ddpm_sigmas, flow_sigmas, gaussian, network
 from torch.testing import assert_close
 
-from ddpm_core import Plan, Process, auxiliary_path, invert, push_color, replay, schedule, shift
+from ddpm_core import Plan, Process, Solver, auxiliary_path, invert, push_color, replay, schedule, shift
 from ddpm_core.inversions.choice import INVERSIONS, invert_by
 from ddpm_core.inversions.ddim import invert_ddim
 from ddpm_core.inversions.native import native_path
@@ -53,6 +55,50 @@ def test_a_native_path_takes_the_steps_of_the_sampler_from_the_true_picture(x0):
         z = (x_next - step.mean(x, x0.double(), None)) / step.up
         assert abs(z.var().item() - 1) < 0.15
         assert abs(z.mean().item()) < 0.1
+
+
+def drawn(x0, count, seed):
+    """Standard normal numbers (count, B, C, *S): item i has a generator of its own, seed + i."""
+    generators = [torch.Generator().manual_seed(seed + i) for i in range(len(x0))]
+    return torch.stack([torch.randn(count, *x0.shape[1:], generator=g) for g in generators], 1).double()
+
+
+@pytest.mark.parametrize("process", list(Process))
+def test_a_native_path_walks_on_the_seeds_noise_number_by_number(x0, process):
+    """x_{t-1} = alpha_next x_0 + sqrt(sigma_next^2 - up^2) e_t + up z_t, with e_t = (x_t - alpha
+    x_0) / sigma."""
+    settings = {"eta": 0.6, "process": process}
+    sigmas, clean, noise = sigmas_of(process, 8), x0.double(), drawn(x0, 8, 11)
+    e, expected = noise[0], [process.alpha(sigmas[0]) * clean + sigmas[0] * noise[0]]
+    for step, z in zip(schedule(sigmas, **settings)[:-1], noise[1:]):
+        e = ((step.sigma_next**2 - step.up**2) ** 0.5 * e + step.up * z) / step.sigma_next
+        expected.append(step.alpha_next * clean + step.sigma_next * e)
+    path = native_path(x0, Plan(sigmas, seed=11, skip=2, **settings))
+    assert path.dtype == torch.float32
+    assert_close(path, torch.stack([*expected[2:], clean]).float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("process", list(Process))
+@pytest.mark.parametrize("eta", [0.6, 1.0])
+def test_sdedit_has_the_plans_settings_and_noise_of_its_own(x0, process, eta):
+    sigmas, settings = sigmas_of(process, 8), {"eta": eta, "process": process, "seed": 11}
+    maps = sdedit(x0, Plan(sigmas, skip=3, **settings))
+    assert {name: getattr(maps, name) for name in settings} == settings
+    assert (maps.skipped, maps.total_steps, maps.solver) == (3, 8, Solver.FIRST_ORDER)
+    assert torch.equal(maps.latents, auxiliary_path(x0, Plan(sigmas, skip=3, seed=11, process=process)))
+    ups = torch.tensor([step.up for step in schedule(sigmas[3:], eta=eta, process=process)]).view(-1, 1, 1, 1, 1)
+    assert_close(maps.residuals, ups * drawn(x0, 18, 11)[-5:], rtol=1e-6, atol=1e-6)
+    assert torch.equal(maps.predictions, x0.expand(5, *x0.shape))
+
+
+def test_sdedit_uses_no_noise_of_its_path_again(x0):
+    """Another place of the same stream would correlate fully."""
+    sigmas = ddpm_sigmas(8)
+    maps = sdedit(x0, Plan(sigmas, seed=3))
+    path = noise_of(maps.latents, x0, sigmas, Process.VE)
+    steps = maps.residuals[:-1] / torch.tensor([step.up for step in maps.steps[:-1]]).view(-1, 1, 1, 1, 1)
+    rows = torch.cat((path.flatten(1), steps.flatten(1)))
+    assert (torch.corrcoef(rows) - torch.eye(15)).abs().max() < 0.1
 
 
 def test_a_native_path_without_noise_keeps_one_noise(x0):
@@ -150,6 +196,22 @@ def test_ddim_inversion_comes_back_the_better_the_more_it_is_corrected(x0, proce
     assert maps.eta == 0
 
 
+@pytest.mark.parametrize("process", list(Process))
+def test_the_callback_of_ddim_inversion_sees_the_path_from_the_picture_to_the_noise(x0, process):
+    seen = []
+    plan = Plan(sigmas_of(process, 6), process=process, skip=1)
+    maps = invert_ddim(network(process=process), x0, plan, callback=lambda *step: seen.append(step))
+    assert [index for index, _, _ in seen] == list(range(5))
+    latents = torch.stack([latent for _, _, latent in seen])
+    assert_close(latents.flip(0).float(), maps.latents[:-1], rtol=1e-6, atol=1e-6)
+    for (_, prediction, _), step, x_next in zip(seen, maps.steps[::-1], maps.latents.flip(0)):
+        guess = x_next.double()
+        if process is Process.VE:
+            guess = guess * ((1 + step.sigma**2) / (1 + step.sigma_next**2)) ** 0.5
+        expected = network(process=process)(guess, torch.full((2,), step.sigma, dtype=torch.float64))
+        assert_close(prediction, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_predictions_of_ddim_inversion_lead_along_its_path(x0):
     """latents[i + 1] is the mean of latents[i] and predictions[i]."""
     sigmas = ddpm_sigmas(12)
@@ -179,6 +241,47 @@ def test_every_inversion_can_be_asked_for_by_name(x0, method):
     outside = (replay(network(0.9), maps) - x0).abs().amax((0, 1, 2))
     assert outside[:8].max() < 1e-5
     assert outside[8:].min() > 1e-3
+
+
+FLOW = {"skip": 2, "eta": 0.6, "process": Process.FLOW, "seed": 3}
+PLANS = {
+    "first order": Plan(ddpm_sigmas(8), skip=2, eta=0.6, seed=3),
+    "second order": Plan(ddpm_sigmas(8), skip=2, solver=Solver.DPMPP_2M_SDE, seed=3),
+    "flow": Plan(flow_sigmas(8), **FLOW),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_an_inversion_by_name_is_the_inversion_with_all_settings(x0, plan):
+    denoise = network(process=plan.process)
+    expected = {
+        "edit-friendly": invert(denoise, x0, plan),
+        "native": invert(denoise, x0, plan, path=native_path(x0, plan)),
+        "ddim": invert_ddim(denoise, x0, plan, corrections=2),
+        "sdedit": sdedit(x0, plan),
+    }
+    assert set(expected) == set(INVERSIONS)
+    for method, maps in expected.items():
+        by_name = invert_by(method, denoise, x0, plan, corrections=2, chunk=3)
+        for field in dataclasses.fields(maps):
+            ours, direct = getattr(by_name, field.name), getattr(maps, field.name)
+            if isinstance(direct, torch.Tensor):
+                assert_close(ours, direct, rtol=1e-5, atol=1e-6)
+            else:
+                assert ours == direct, (method, field.name)
+        assert (maps.process, maps.skipped) == (plan.process, 2)
+        assert maps.eta == (0.0 if method == "ddim" else plan.eta)
+        if method in ("edit-friendly", "native"):
+            assert maps.solver is plan.solver
+        if method != "ddim":
+            assert maps.seed == 3
+
+
+@pytest.mark.parametrize(("method", "sizes"), [("edit-friendly", [6, 6]), ("native", [6, 6]), ("ddim", [2] * 12)])
+def test_chunk_and_corrections_reach_the_method_that_has_them(x0, method, sizes):
+    counting = Counting(network())
+    invert_by(method, counting, x0, Plan(ddpm_sigmas(6)), chunk=3, corrections=1)
+    assert counting.sizes == sizes
 
 
 def test_an_unknown_inversion_is_refused(x0):

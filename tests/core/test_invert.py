@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from ddpm_core import Plan, Process, Solver, auxiliary_path, invert, replay
 from ddpm_core.checks import BadArgument
+from ddpm_core.denoise import call, state_device
 
 SHAPES = {"square": (4, 8, 8), "tall": (4, 12, 6), "video": (3, 3, 6, 8)}
 
@@ -229,17 +230,15 @@ def test_models_of_half_precision_give_the_source_back(dtype):
 def test_a_device_without_double_precision_gives_the_source_back(solver):
     """The state stays on the CPU, and the model gets float32 on its own device; "meta" stands for a
     device that is not there to compute."""
-    from ddpm_core.inversions import edit_friendly as inversion
-
     seen = set()
 
     def elsewhere(x, sigma):
         seen.add((x.device.type, x.dtype, sigma.dtype))
         return network(0.2)(torch.zeros(x.shape), torch.ones(len(x)))
 
-    assert inversion.state_device("mps") == inversion.state_device("xpu") == torch.device("cpu")
+    assert state_device("mps") == state_device("xpu") == torch.device("cpu")
     x = torch.randn(2, 4, 8, 8).double()
-    assert inversion.call(elsewhere, x, torch.ones(2).double(), "meta").dtype == torch.float64
+    assert call(elsewhere, x, torch.ones(2).double(), "meta").dtype == torch.float64
     assert seen == {("meta", torch.float32, torch.float32)}
 
     def single(x, sigma):
@@ -264,6 +263,48 @@ def test_callbacks_see_every_step_in_order():
     assert seen == [(i, shape, shape) for i in [*range(11), *range(7)]]
 
 
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_callbacks_of_an_inversion_get_each_steps_own_prediction_and_latent(chunk):
+    seen = []
+    plan = Plan(ddpm_sigmas(7), skip=1)
+    maps = invert(network(), picture(2, 4, 8, 8), plan, chunk=chunk, callback=lambda *step: seen.append(step))
+    for i, prediction, latent in seen:
+        assert_close(prediction.float(), maps.predictions[i], rtol=1e-6, atol=1e-6)
+        assert_close(latent.float(), maps.latents[i], rtol=1e-6, atol=1e-6)
+
+
+def test_callbacks_of_a_replay_get_each_steps_own_prediction_and_what_it_leads_to():
+    seen = []
+    maps = invert(network(), picture(2, 4, 8, 8), Plan(ddpm_sigmas(7), skip=1))
+    mask = torch.ones(1, 1, 8, 8)
+    mask[..., :3] = 0.25
+    last = replay(network(0.8), maps, skip=3, mask=mask, callback=lambda *step: seen.append(step))
+    x = maps.latents[2].double()
+    rest = zip(maps.steps[2:], maps.residuals[2:], maps.latents[3:].double())
+    for (prediction, latent), (step, residual, source) in zip([step[1:] for step in seen], rest):
+        expected = network(0.8)(x, torch.full((2,), step.sigma, dtype=torch.float64))
+        assert_close(prediction, expected, rtol=1e-9, atol=1e-9)
+        x = source + mask * (step.mean(x, expected, None) + residual - source)
+        assert_close(latent, x, rtol=1e-9, atol=1e-9)
+    assert [step[0] for step in seen] == [0, 1, 2, 3]
+    assert torch.equal(last, latent.float())
+
+
+@pytest.mark.parametrize("solver", list(Solver))
+def test_every_step_of_a_replay_is_in_double_precision_the_first_too(solver):
+    """So the replay is on the stored path to rounding of float64, though latents are float32."""
+    walked, types = [], set()
+
+    def denoise(x, sigma):
+        types.add((x.dtype, sigma.dtype))
+        return network()(x, sigma)
+
+    maps = invert(denoise, picture(2, 4, 8, 8), Plan(ddpm_sigmas(7), solver=solver))
+    replay(denoise, maps, callback=lambda i, prediction, latent: walked.append(latent))
+    assert types == {(torch.float64, torch.float64)}
+    assert_close(torch.stack(walked), maps.latents[1:].double(), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -278,9 +319,13 @@ def test_callbacks_see_every_step_in_order():
 )
 def test_bad_input_is_refused_with_the_value(options, words):
     plan = {name: options[name] for name in ("skip", "eta") if name in options}
+    rest = {name: value for name, value in options.items() if name not in plan}
+
+    def inversion():
+        return invert(network(), picture(1, 4, 8, 8), Plan(ddpm_sigmas(10), **plan), **rest)
+
     with pytest.raises(BadArgument, match=words) as caught:
-        rest = {name: value for name, value in options.items() if name not in plan}
-        invert(network(), picture(1, 4, 8, 8), Plan(ddpm_sigmas(10), **plan), **rest)
+        inversion()
     assert [caught.value.argument] == list(options)
 
 

@@ -41,6 +41,17 @@ def test_a_saved_file_comes_back_whole(maps, tmp_path):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, field.name
 
 
+def test_a_callers_metadata_does_not_replace_what_the_file_says_of_itself(tmp_path):
+    own = {"eta": "0.5", "solver": "x", "process": "x", "seed": "1", "skipped": "0", "format": "x", "version": "2"}
+    MAPS.save(tmp_path / "maps.safetensors", metadata={**own, "workflow": "{}"})
+    said = header(tmp_path / "maps.safetensors")
+    assert said == {
+        **{"format": "edit-friendly-noise-maps", "version": "1", "eta": "1.0", "solver": "first_order"},
+        **{"process": "ve", "seed": "9", "skipped": "1", "workflow": "{}"},
+    }
+    assert NoiseMaps.load(tmp_path / "maps.safetensors").eta == MAPS.eta
+
+
 def test_the_container_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         MAPS.eta = 0.5
@@ -52,6 +63,12 @@ def test_z_is_the_residual_in_units_of_the_steps_noise():
         assert_close(z * step.up, residual)
     with pytest.raises(ValueError, match=r"up is 0 at step 4: use residuals"):
         _ = MAPS.z
+
+
+def test_times_are_per_cent_of_the_whole_schedule_where_each_step_starts():
+    maps = invert(network(), X0, Plan(ddpm_sigmas(8), skip=3))
+    assert maps.times == [62.5, 50, 37.5, 25, 12.5]
+    assert maps.skip(6).times == [25, 12.5]
 
 
 def test_skip_counts_on_the_whole_schedule():

@@ -52,6 +52,27 @@ def test_the_noise_of_a_scaled_path_keeps_its_level(process, share, start, end):
         assert x.std().item() == pytest.approx(step.sigma_next, rel=0.04, abs=1e-6)
 
 
+@PROCESSES
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_share_of_the_noise_is_kept_and_the_rest_of_its_level_is_new(process, share):
+    """n' = s n + sqrt(1 - s^2) m, so the correlation of n' with n is s and with m sqrt(1 - s^2)."""
+    source = invert(gaussian(process=process), torch.zeros(1, 4, 64, 64), Plan(levels(process), process=process))
+    kept, new = scale(source, share, seed=1), scale(source, 0.0, seed=1)
+    for changed, n, m in zip(kept.latents[:-1], source.latents, new.latents):
+        rows = torch.stack([changed.flatten(), n.flatten(), m.flatten()])
+        assert torch.corrcoef(rows)[0, 1:].tolist() == pytest.approx([share, (1 - share**2) ** 0.5], abs=0.04)
+
+
+def test_the_new_noise_walks_as_native_sampling_would():
+    """At share 0: n_T = sigma_T m_0, n_{t-1} = carry n_t + up m, with the last draws of 3T."""
+    maps = invert(gaussian(), torch.zeros_like(X0), Plan(SIGMAS, skip=3, eta=0.6))
+    drawn = torch.randn(20 + 3 * 17, 4, 8, 10, generator=torch.Generator().manual_seed(6))[-17:].double()
+    walk = [maps.steps[0].sigma * drawn[0]]
+    for step, z in zip(maps.steps[:-1], drawn[1:]):
+        walk.append(step.carry * walk[-1] + step.up * z)
+    assert_close(scale(maps, 0.0, seed=6).latents[:-1, 0], torch.stack(walk).float(), rtol=1e-5, atol=1e-5)
+
+
 def test_scale_0_is_sampling_from_noise_and_knows_nothing_of_the_picture():
     maps = invert(gaussian(), X0, Plan(SIGMAS))
     other = invert(gaussian(), OTHER, Plan(SIGMAS))

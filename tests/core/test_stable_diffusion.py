@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from ddpm_core import Plan, invert, replay
 from ddpm_core.demo.model import CONTEXT, SCHEDULER, TEXT, build_pipeline, write_tokenizer
-from ddpm_core.models.stable_diffusion import Pipeline
+from ddpm_core.models.stable_diffusion import Pipeline, leading_timesteps
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +246,49 @@ def test_latents_are_scaled_and_pictures_come_back_in_range(sd):
     assert_close(model.decode(latents), expected)
     with pytest.raises(ValueError, match=r"multiples of 8; got \(1, 3, 30, 32\)"):
         model.encode(torch.rand(1, 3, 30, 32))
+
+
+def test_the_autoencoders_shift_is_taken_off_and_put_back(sd):
+    """diffusers: latents = (mode - shift) scaling, pictures from latents / scaling + shift."""
+    pipe = copy.copy(sd)
+    pipe.vae = copy.deepcopy(sd.vae)
+    pipe.vae.register_to_config(shift_factor=0.3, scaling_factor=0.5)
+    pictures = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    latents = Pipeline(pipe).encode(pictures)
+    with torch.no_grad():
+        mode = sd.vae.encode(pictures * 2 - 1).latent_dist.mode()
+        expected = (sd.vae.decode(mode).sample / 2 + 0.5).clamp(0, 1)
+    assert_close(latents, (mode - 0.3) * 0.5)
+    assert_close(Pipeline(pipe).decode(latents), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_zero_terminal_snr_is_a_great_but_finite_noise_level(sd):
+    from diffusers import DDIMScheduler
+
+    pipe = copy.copy(sd)
+    settings = {**SCHEDULER, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    pipe.scheduler = DDIMScheduler(**settings)
+    assert pipe.scheduler.alphas_cumprod[-1] == 0
+    model = Pipeline(pipe)
+    assert model.sigma_of_timestep[-1].item() == pytest.approx(2**12, rel=1e-6)
+    assert (model.sigma_of_timestep.diff() > 0).all()
+    sigmas = model.sigmas(1000)[[0, 400, 1000]]  # from the very last timestep
+    denoise = model.denoiser("a red star", guidance=1.0)
+    maps = invert(denoise, X0, Plan(sigmas))
+    assert_close(replay(denoise, maps), X0, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "known", "offset", "timesteps"),
+    [
+        (4, 1000, 1, [751, 501, 251, 1]),
+        (3, 1000, 0, [666, 333, 0]),
+        (4, 1000, 249, [999, 749, 499, 249]),
+        (5, 5, 1, [4, 4, 3, 2, 1]),
+    ],
+)
+def test_leading_timesteps_go_down_evenly_to_the_offset(steps, known, offset, timesteps):
+    assert leading_timesteps(steps, known, offset).tolist() == timesteps
 
 
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
