@@ -213,6 +213,7 @@ def consistent(steps: int, cells: int) -> tuple[dict, int]:
     ],
     ids=["large", "many-steps", "many-tensors", "declared"],
 )
+@pytest.mark.slow
 def test_hostile_files_cost_little_memory(place, header, size, words):
     sparse(place, header, size)
     command = [sys.executable, "-c", LOADER, str(DATA / "maps-1.safetensors"), str(place)]

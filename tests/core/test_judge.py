@@ -33,6 +33,7 @@ def pictures():
     return render(SCENES)
 
 
+@pytest.mark.slow
 def test_judge_reads_clean_pictures(pictures):
     found = judge(pictures)
     assert min(agreement(SCENES, found).values()) >= 0.98
@@ -42,16 +43,19 @@ def test_judge_reads_clean_pictures(pictures):
         assert got.dots == ()
 
 
+@pytest.mark.slow
 def test_judge_reads_blurred_and_noisy_pictures(pictures):
     share = agreement(SCENES, judge(degraded(pictures)))
     assert min(share[name] for name in ATTRIBUTES) >= 0.95
 
 
+@pytest.mark.slow
 def test_judge_near_forgives_a_start_that_is_a_little_off(pictures):
     near = [replace(s, x=s.x + 0.02, y=s.y - 0.02, radius=s.radius * 1.06, angle=s.angle + 0.08) for s in SCENES[:6]]
     assert agreement(SCENES[:6], judge(degraded(pictures[:6]), near))["all"] == 1
 
 
+@pytest.mark.slow
 def test_judge_near_sees_the_one_attribute_that_changed():
     source = SCENES[0]
     known = dict(zip(ATTRIBUTES, (SHAPES, FILLS, COLORS, BACKGROUNDS)))
@@ -66,6 +70,7 @@ def test_judge_near_sees_the_one_attribute_that_changed():
     assert [names(f) for f in found] == [names(e) for e in edits]
 
 
+@pytest.mark.slow
 def test_judge_looks_past_dots_and_a_color_cast():
     scenes = [
         replace(s, dots=((0.06, 0.06, 0.032), (0.5, 0.06, 0.032), (0.94, 0.5, 0.032), (0.3, 0.94, 0.032)))

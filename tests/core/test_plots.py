@@ -74,6 +74,7 @@ def run(code):
     ).stdout.split()
 
 
+@pytest.mark.slow
 def test_importing_it_needs_no_matplotlib_and_drawing_no_global_state():
     code = """
 import sys

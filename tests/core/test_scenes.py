@@ -44,6 +44,7 @@ def test_scenes_repeat_with_their_seed_and_cover_all_kinds():
     assert min(len(SHAPES), len(COLORS)) >= 8
 
 
+@pytest.mark.slow
 def test_pictures_are_in_range_and_anti_aliased():
     scenes = random_scenes(16, seed=1)
     pictures, cover = render(scenes), coverage(scenes)

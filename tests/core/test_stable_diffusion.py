@@ -118,6 +118,7 @@ def test_an_inverted_latent_comes_back(kind, dtype, request):
 
 
 @pytest.mark.parametrize(("guidance", "branches"), [(3.5, 2), (1.0, 1)])
+@pytest.mark.slow
 def test_an_edit_of_one_picture_costs_72_calls_and_256_samples(sd, guidance, branches):
     """100 steps, skip 36, chunk 8: the authors' code makes 328 calls. Guidance 1 halves the
     samples."""
@@ -202,6 +203,7 @@ def test_the_lent_pipeline_is_left_as_it_was(sd):
     assert all(torch.equal(value, weights[key]) for key, value in sd.unet.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_samplers_own_work_is_under_5_per_cent_of_the_time(sd):
     import time
 

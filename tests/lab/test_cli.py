@@ -142,6 +142,7 @@ def test_help_shows_the_papers_ranges(capsys):
     )
 
 
+@pytest.mark.slow
 def test_demo_writes_one_labelled_picture(tmp_path, capsys):
     out = tmp_path / "new" / "demo.png"
     assert main(["demo", "--out", str(out), "--steps", "20"]) == 0
