@@ -48,3 +48,35 @@ def ran_out_of_memory(error: RuntimeError) -> bool:
         "CUBLAS_STATUS_ALLOC_FAILED",
     )
     return isinstance(error, known) or any(word in str(error) for word in words)
+
+
+def predict_path(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, device, chunk: int, callback: Callback | None
+) -> Tensor:
+    """x0_hat of every latent (R, B, C, *S) at its sigma (R,), ``chunk`` timesteps a call; float64
+    on the CPU."""
+    batch = latents.shape[1]
+    predictions = torch.empty_like(latents, dtype=torch.float64)
+    done = 0
+    while done < len(latents):
+        part = slice(done, done + chunk)
+        x = latents[part].flatten(0, 1).double().to(state_device(device))  # (chunk B, C, *S)
+        sigma = sigmas[part].repeat_interleave(batch).to(x.device)
+        try:
+            x0_hat = call(denoise, x, sigma, device)
+        except RuntimeError as error:
+            if len(x) == batch or not ran_out_of_memory(error):
+                raise
+            x0_hat = None
+        if x0_hat is None:  # here the error is gone, and with its traceback what the model had made until then
+            chunk = (len(x) // batch + 1) // 2
+            if x.is_cuda:
+                torch.cuda.empty_cache()
+            continue
+        x0_hat = x0_hat.unflatten(0, (-1, batch))
+        predictions[part] = x0_hat.cpu()
+        if callback is not None:
+            for i, prediction in enumerate(x0_hat):
+                callback(done + i, prediction, x[i * batch : (i + 1) * batch])
+        done += chunk
+    return predictions

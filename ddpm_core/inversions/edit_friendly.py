@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..checks import BadArgument, check_finite
-from ..denoise import Callback, Denoise, call, ran_out_of_memory, state_device
+from ..denoise import Callback, Denoise, predict_path
 from ..maps import NoiseMaps
 from ..noise import path_noise
 from ..plan import Plan
@@ -58,7 +58,7 @@ def invert(
     path = auxiliary_path(x0.to(kept), plan) if path is None else path.to("cpu", kept)
     _check_path(path, x0, len(plan.steps))
     sigmas = plan.levels[plan.skip :]
-    predictions = _predict(denoise, path[:-1], sigmas[:-1], x0.device, chunk, callback)
+    predictions = predict_path(denoise, path[:-1], sigmas[:-1], x0.device, chunk, callback)
     held = predictions.to(kept, copy=True)
     # Written over from the last step to the first, which no longer needs what it replaces: maps are
     # large.
@@ -79,35 +79,3 @@ def _check_path(path: Tensor, x0: Tensor, steps: int) -> None:
     if not torch.equal(path[-1], x0):
         worst = (path[-1] - x0).abs().max().item()
         raise BadArgument("path", f"path must end at x0; its last latent differs by up to {worst:.4g}.")
-
-
-def _predict(
-    denoise: Denoise, latents: Tensor, sigmas: Tensor, device, chunk: int, callback: Callback | None
-) -> Tensor:
-    """x0_hat of every latent (R, B, C, *S) at its sigma (R,), ``chunk`` timesteps a call; float64
-    on the CPU."""
-    batch = latents.shape[1]
-    predictions = torch.empty_like(latents, dtype=torch.float64)
-    done = 0
-    while done < len(latents):
-        part = slice(done, done + chunk)
-        x = latents[part].flatten(0, 1).double().to(state_device(device))  # (chunk B, C, *S)
-        sigma = sigmas[part].repeat_interleave(batch).to(x.device)
-        try:
-            x0_hat = call(denoise, x, sigma, device)
-        except RuntimeError as error:
-            if len(x) == batch or not ran_out_of_memory(error):
-                raise
-            x0_hat = None
-        if x0_hat is None:  # here the error is gone, and with its traceback what the model had made until then
-            chunk = (len(x) // batch + 1) // 2
-            if x.is_cuda:
-                torch.cuda.empty_cache()
-            continue
-        x0_hat = x0_hat.unflatten(0, (-1, batch))
-        predictions[part] = x0_hat.cpu()
-        if callback is not None:
-            for i, prediction in enumerate(x0_hat):
-                callback(done + i, prediction, x[i * batch : (i + 1) * batch])
-        done += chunk
-    return predictions
