@@ -61,6 +61,7 @@ class NoiseMaps:
     pull         None or (T, 1 or B, 1, *S) at least 0: a step subtracts pull x0_hat with the
                  prediction of the run itself; the residuals hold pull times where a colour push
                  leads to
+    guidance     None or what the picture was inverted with (0 or more)
 
     Latents, predictions, mask and pull are float32 (or float64), and all share one device
     (``FIELDS``). Anything that does not fit is a BadArgument, raised once, here.
@@ -77,6 +78,7 @@ class NoiseMaps:
     skipped: int = 0
     mask: Tensor | None = None
     pull: Tensor | None = None
+    guidance: float | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "sigmas", torch.as_tensor(self.sigmas, dtype=torch.float64, device="cpu"))
@@ -95,6 +97,8 @@ class NoiseMaps:
             raise BadArgument("skipped", f"{rule}; got {self.total_steps}.")
         if not 0 <= self.seed < 2**64:
             raise BadArgument("seed", f"seed must lie in [0, 2^64); got {self.seed}.")
+        if self.guidance is not None and not 0 <= self.guidance < math.inf:
+            raise BadArgument("guidance", f"guidance must be 0 or more; got {self.guidance}.")
 
     def _check(self, name: str, field: Field, tensor: Tensor) -> None:
         batch, channels, *spatial = self.latents.shape[1:]
@@ -198,6 +202,8 @@ class NoiseMaps:
             "seed": str(self.seed),
             "skipped": str(self.skipped),
         }
+        if self.guidance is not None:
+            own["guidance"] = repr(float(self.guidance))
         tensors = self.tensors()
         if half:
             tensors |= {name: tensors[name].half() for name, field in FIELDS.items() if field.channels}
@@ -225,6 +231,7 @@ class NoiseMaps:
         try:
             own = {"eta": float(meta["eta"]), "solver": Solver(meta["solver"]), "process": Process(meta["process"])}
             own |= {"seed": int(meta["seed"]), "skipped": int(meta["skipped"])}
+            own["guidance"] = float(meta["guidance"]) if "guidance" in meta else None  # since version 0.3
             return cls(**tensors, **own)
         except KeyError as error:
             needed = "eta, solver, process, seed and skipped"

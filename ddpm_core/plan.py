@@ -22,6 +22,8 @@ class Plan:
     skip      steps left out at the noisy end: they cost no evaluation (the paper's T - T_skip)
     eta       noise of the steps: 1 is DDPM, 0 is DDIM
     seed      of the path's noise; item i of the batch has seed + i
+    guidance  of the denoiser that inverts, if it is known: the maps remember it, and guidance from
+              the source starts from there
 
     Numbers only, so that plans can be compared and stored. Raises BadArgument, once, here.
     """
@@ -32,6 +34,7 @@ class Plan:
     solver: Solver = Solver.FIRST_ORDER
     process: Process = Process.VE
     seed: int = 0
+    guidance: float | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "sigmas", tuple(float(sigma) for sigma in self.sigmas))
@@ -49,6 +52,15 @@ class Plan:
     def steps(self) -> list[Step]:
         """The transitions from ``skip`` on: the first of them has no step before it."""
         return schedule(self.sigmas[self.skip :], eta=self.eta, solver=self.solver, process=self.process)
+
+
+def leading_timesteps(known: int, steps: int, *, offset: int = 0) -> Tensor:
+    """Evenly spaced timesteps (T,) of the ``known`` ones that a model was trained on, from the top
+    down: the "leading" spacing (arXiv 2305.08891, Common Diffusion Noise Schedules and Sample Steps
+    are Flawed, table 2). Raises BadArgument."""
+    if not 1 <= steps <= known:
+        raise BadArgument("steps", f"steps must lie in [1, {known}]; got {steps}.")
+    return (torch.arange(steps).flip(0) * (known // steps) + offset).clamp(max=known - 1)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ FLOORS = [
     {"maps_file"},
     {"maps"},
     {"inversions", "edits"},
-    {"replay"},
+    {"replay", "regions"},
     {""},
     {"models", "measure", "demo"},
     {"lab"},

@@ -49,6 +49,8 @@ def mix(
             changes[name] = torch.lerp(ours, theirs, share).to(maps.latents)
     predictions = torch.lerp(maps.predictions.double(), other.predictions.double(), weights[:-1])
     changes["predictions"] = predictions.to(maps.predictions)
+    if maps.guidance != other.guidance:
+        changes["guidance"] = None  # of neither
     return put_together(maps, torch.lerp(own, other_own, weights[:-1]), clean + noise, noise, **changes)
 
 

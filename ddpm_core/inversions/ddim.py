@@ -50,7 +50,9 @@ def invert_ddim(
             callback(i, x0_hat, x)
     path, held = (torch.stack(tensors[::-1]).float().cpu() for tensors in (latents, predictions))
     residuals = torch.zeros_like(path[1:], dtype=torch.float64)
-    return NoiseMaps(levels, path, residuals, held, 0.0, process=plan.process, skipped=plan.skip)
+    return NoiseMaps(
+        levels, path, residuals, held, 0.0, process=plan.process, skipped=plan.skip, guidance=plan.guidance
+    )
 
 
 def _size(sigma: float, process: Process) -> float:

@@ -67,7 +67,9 @@ def invert(
         before = predictions[i - 1] if i else None
         residuals[i] = path[i + 1].double() - step.mean(path[i].double(), predictions[i], before)
     mask = None if mask is None else mask.to("cpu", kept)
-    return NoiseMaps(sigmas, path, residuals, held, plan.eta, plan.solver, plan.process, plan.seed, plan.skip, mask)
+    settings = {"eta": plan.eta, "solver": plan.solver, "process": plan.process, "seed": plan.seed}
+    rest = {"skipped": plan.skip, "guidance": plan.guidance, "mask": mask}
+    return NoiseMaps(sigmas, path, residuals, held, **settings, **rest)
 
 
 def _check_path(path: Tensor, x0: Tensor, steps: int) -> None:

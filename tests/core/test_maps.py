@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import ddpm_sigmas, flow_sigmas, network
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from ddpm_core import NoiseMaps, Plan, Process, Solver, invert, replay
+from ddpm_core import NoiseMaps, Plan, Process, Solver, flip, invert, mix, replay, scale, shift
+from ddpm_core.checks import BadArgument
 
 DATA = Path(__file__).parent / "data"
 
@@ -245,3 +247,30 @@ def test_files_of_earlier_versions_load_and_edit_as_they_did(name):
     tolerance = {"rtol": 0, "atol": 5e-3 if "half" in name else 1e-6}
     assert_close(replay(network(0.2), maps), recorded["same"], **tolerance)
     assert_close(replay(network(1.0), maps.skip(4)), recorded["other"], **tolerance)
+
+
+@pytest.mark.parametrize("guidance", [None, 0.0, 3.5, 1 / 3])
+def test_maps_remember_the_guidance_of_their_inversion(tmp_path, guidance):
+    x0 = torch.randn(1, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    maps = invert(network(), x0, Plan(ddpm_sigmas(5), guidance=guidance))
+    assert maps.guidance == guidance
+    for kept in (maps.skip(2), maps.to(torch.float64), flip(maps, "left-right"), shift(maps, 1, 0), scale(maps, 0.5)):
+        assert kept.guidance == guidance
+    maps.save(tmp_path / "maps.safetensors")
+    assert NoiseMaps.load(tmp_path / "maps.safetensors").guidance == guidance
+    with safe_open(tmp_path / "maps.safetensors", framework="pt") as file:
+        assert ("guidance" in file.metadata()) == (guidance is not None)
+
+
+def test_mixed_maps_have_the_guidance_of_both_or_none():
+    x0 = torch.randn(1, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    ours, same, other = (invert(network(), x0, Plan(ddpm_sigmas(5), guidance=g)) for g in (3.5, 3.5, 1.0))
+    assert mix(ours, same, 0.5).guidance == 3.5
+    assert mix(ours, other, 0.5).guidance is None
+
+
+@pytest.mark.parametrize("guidance", [-1.0, float("nan"), float("inf")])
+def test_a_guidance_that_is_none_is_refused(guidance):
+    with pytest.raises(BadArgument, match="guidance must be 0 or more; got") as caught:
+        dataclasses.replace(MAPS, guidance=guidance)
+    assert caught.value.argument == "guidance"
