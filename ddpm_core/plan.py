@@ -54,15 +54,6 @@ class Plan:
         return schedule(self.sigmas[self.skip :], eta=self.eta, solver=self.solver, process=self.process)
 
 
-def leading_timesteps(known: int, steps: int, *, offset: int = 0) -> Tensor:
-    """Evenly spaced timesteps (T,) of the ``known`` ones that a model was trained on, from the top
-    down: the "leading" spacing (arXiv 2305.08891, Common Diffusion Noise Schedules and Sample Steps
-    are Flawed, table 2). Raises BadArgument."""
-    if not 1 <= steps <= known:
-        raise BadArgument("steps", f"steps must lie in [1, {known}]; got {steps}.")
-    return (torch.arange(steps).flip(0) * (known // steps) + offset).clamp(max=known - 1)
-
-
 @dataclass(frozen=True)
 class Preset:
     """Settings that go together: steps of the schedule, skip, and the guidance of the inversion and

@@ -10,10 +10,12 @@ from torch.testing import assert_close
 from ddpm_core.__main__ import main
 from ddpm_core.demo.model import FOLDER
 from ddpm_core.demo.scenes import BACKGROUNDS, COLORS, FILLS, SHAPES, Scene, candidates, random_scenes, render
-from ddpm_core.lab.bench import command, edits, paper, report
+from ddpm_core.lab.bench import command, edits, paper, points, tables
 from ddpm_core.lab.bench.methods import Inversion, cost, edit
-from ddpm_core.lab.bench.store import Store, keep_settings
+from ddpm_core.lab.bench.settings import three_skips
 from ddpm_core.lab.bench.tasks import KINDS, Task, Truth, random_tasks
+from ddpm_core.lab.store import Store, keep_settings
+from ddpm_core.lab.tables import mean_and_error
 from ddpm_core.models.stable_diffusion import Pipeline
 
 
@@ -65,6 +67,7 @@ def test_every_candidate_is_the_drawing_of_its_scene():
         assert_close(drawn[tuple(where)], render([one], 48)[0])
 
 
+@pytest.mark.slow
 def test_the_truth_scores_its_own_pictures():
     tasks = random_tasks(8, 2)
     truth = Truth(tasks)
@@ -122,7 +125,7 @@ def test_a_folder_belongs_to_its_settings(tmp_path):
 
 
 def point(name, kept, success, target=20.0):
-    setting = dict(zip(report.SETTING, (name, 20.0, 1.0, 1.0, "first_order", 0.0, 7.0, 3.0)))
+    setting = dict(zip(points.SETTING, (name, 20.0, 1.0, 1.0, "first_order", 0.0, 7.0, 3.0)))
     mean = {
         "kept_psnr": kept,
         "success": success,
@@ -132,27 +135,27 @@ def point(name, kept, success, target=20.0):
         "samples": 1.0,
         "seconds": 1.0,
     }
-    return report.Point(setting, mean, dict.fromkeys(mean, 0.1), 10, {"color": success})
+    return points.Point(setting, mean, dict.fromkeys(mean, 0.1), 10, {"color": success})
 
 
 def test_the_frontier_leaves_out_what_is_beaten_and_is_interpolated():
     some = [point("a", 20, 0.8), point("a", 22, 0.6), point("a", 21, 0.5), point("a", 26, 0.2), point("a", 19, 0.7)]
-    assert [(p.mean["kept_psnr"], p.mean["success"]) for p in report.frontier(some)] == [
+    assert [(p.mean["kept_psnr"], p.mean["success"]) for p in points.frontier(some)] == [
         (20, 0.8),
         (22, 0.6),
         (26, 0.2),
     ]
-    assert report.success_at(some, 21) == pytest.approx(0.7)
-    assert report.success_at(some, 24) == pytest.approx(0.4)
-    assert report.success_at(some, 15) == 0.8
-    assert math.isnan(report.success_at(some, 27))
+    assert points.success_at(some, 21) == pytest.approx(0.7)
+    assert points.success_at(some, 24) == pytest.approx(0.4)
+    assert points.success_at(some, 15) == 0.8
+    assert math.isnan(points.success_at(some, 27))
 
 
 def test_means_and_errors_leave_out_what_was_not_measured():
-    mean, error = report.mean_and_error([1.0, 2.0, 3.0, math.nan])
+    mean, error = mean_and_error([1.0, 2.0, 3.0, math.nan])
     assert mean == 2
     assert error == pytest.approx(1 / math.sqrt(3))
-    assert math.isnan(report.mean_and_error([math.nan])[0])
+    assert math.isnan(mean_and_error([math.nan])[0])
 
 
 def test_the_verdict_is_paired_and_says_who_wins():
@@ -169,7 +172,7 @@ def test_the_verdict_is_paired_and_says_who_wins():
             }
             for t in range(8)
         ]
-    text = report.verdicts(rows, [ours, rival], [ours, rival])
+    text = tables.verdicts(rows, [ours, rival], [ours, rival])
     assert "at 25.0 dB kept" not in text
     assert "none of its settings keeps 25.0 dB" in text
     assert "+1.0 +- 0.0 dB nearer to the truth (better)" in text
@@ -187,10 +190,10 @@ def test_success_is_compared_where_both_keep_as_much():
         rows += [
             {**one.setting, "task": t, "success": success[t % 4], "kept_psnr": kept + 0.01 * (t % 3)} for t in range(40)
         ]
-    difference, error = report.matched(rows, [mine], [low, high], 21.0)
+    difference, error = points.matched(rows, [mine], [low, high], 21.0)
     assert difference == pytest.approx(0.75 - (0.5 - 0.25 / 4), abs=0.01)
     assert 0.02 < error < 0.15
-    assert math.isnan(report.matched(rows, [mine], [low], 21.0)[0])
+    assert math.isnan(points.matched(rows, [mine], [low], 21.0)[0])
 
 
 def test_times_are_compared_batch_by_batch():
@@ -200,7 +203,7 @@ def test_times_are_compared_batch_by_batch():
         for one, pace in ((fast, 1.0), (slow, 2.0))
         for t, load in enumerate((1.0, 1.0, 50.0))
     ]
-    assert report.relative_time(rows, slow, fast) == 2
+    assert points.relative_time(rows, slow, fast) == 2
 
 
 def test_costs_are_what_the_unet_saw(model):
@@ -222,28 +225,30 @@ def test_costs_are_what_the_unet_saw(model):
     assert not model.pipe.unet._forward_pre_hooks
 
 
+@pytest.mark.slow
 def test_shifted_maps_come_near_the_truly_shifted_scene(model, tmp_path, monkeypatch):
     monkeypatch.setattr(paper, "STEPS", 15)
     monkeypatch.setattr(paper, "SHIFTS", (1, 8))
     scenes = random_scenes(2, 21)
-    store = Store(tmp_path / "s.csv", paper.SHIFT_KEY, paper.SHIFT_FIGURES)
+    store = Store(tmp_path / "s.csv", paper.SHIFT_KEY, paper.SHIFT_MEASURES)
     paper.measure_shifts(model, scenes, store, lambda n: None)
     assert len(store.rows) == 2 * 2 * len(paper.SHIFTS)
     ours = {
-        cells: report.mean_and_error(row["psnr_moved"] for row in store.select(method="edit-friendly", cells=cells))[0]
+        cells: mean_and_error(row["psnr_moved"] for row in store.select(method="edit-friendly", cells=cells))[0]
         for cells in (1, 8)
     }
     assert ours[1] > 24
     assert ours[1] > ours[8]
 
 
+@pytest.mark.slow
 def test_a_pushed_colour_arrives_and_the_rest_stays(model, tmp_path, monkeypatch):
     monkeypatch.setattr(paper, "STEPS", 30)
     monkeypatch.setattr(paper, "COLOR_SKIP", 15)
     monkeypatch.setattr(paper, "STRENGTHS", (0.05, 0.4))
     monkeypatch.setattr(paper, "SDEDIT_SKIPS", (20,))
     (scene,) = random_scenes(1, 4)
-    store = Store(tmp_path / "c.csv", paper.COLOR_KEY, paper.COLOR_FIGURES)
+    store = Store(tmp_path / "c.csv", paper.COLOR_KEY, paper.COLOR_MEASURES)
     paper.measure_colors(model, [replace(scene, fill="striped")], store, lambda n: None)
     (weak,), (strong,), (rival,) = (
         store.select(method=f"{name}, lights kept", setting=value)
@@ -256,7 +261,7 @@ def test_a_pushed_colour_arrives_and_the_rest_stays(model, tmp_path, monkeypatch
 
 
 def test_the_maps_of_scenes_have_the_papers_statistics(model, tmp_path):
-    store = Store(tmp_path / "m.csv", paper.MAPS_KEY, paper.MAPS_FIGURES)
+    store = Store(tmp_path / "m.csv", paper.MAPS_KEY, paper.MAPS_MEASURES)
     paper.measure_maps(model, random_scenes(2, 4), 20, store)
     found = paper.statistics_of(store.rows)
     ours, native = found["edit-friendly"], found["native"]
@@ -284,7 +289,7 @@ def tiny(monkeypatch):
         "SWEEPS",
         [command.Sweep(Inversion(method, 5), (2,), (3.0,)) for method in ("edit-friendly", "native", "sdedit")],
     )
-    monkeypatch.setattr(command, "SERIES", {"first order": [command._of(5)]})
+    monkeypatch.setattr(command, "SERIES", {"first order": [three_skips(5)]})
     monkeypatch.setattr(paper, "STEPS", 6)
     monkeypatch.setattr(paper, "COLOR_SKIP", 3)
     monkeypatch.setattr(paper, "SDEDIT_SKIPS", (4,))
@@ -292,6 +297,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(paper, "SHIFTS", (1, 2))
 
 
+@pytest.mark.slow
 def test_a_whole_run_writes_its_report_and_goes_on_where_it_was(tiny, tmp_path, monkeypatch, capsys):
     out = tmp_path / "bench"
     assert main(["bench", "--quick", "--out", str(out)]) == 0

@@ -16,26 +16,19 @@ from torch import nn
 from torch.testing import assert_close
 from tqdm import tqdm
 
+from ddpm_core import plan
 from ddpm_core.__main__ import parser
 from ddpm_core.demo.model import FOLDER, SCHEDULER
-from ddpm_core.lab import options
-from ddpm_core.lab.speed import command as speed
-from ddpm_core.lab.speed.command import (
-    RANDOM,
-    Case,
-    Meter,
-    Preset,
-    authors,
-    measure,
-    ours,
-    random_pipeline,
-    random_unet,
-    tables,
-)
+from ddpm_core.lab.speed import cases, command, report, timing
+from ddpm_core.lab.speed.cases import Case, tables
+from ddpm_core.lab.speed.random_unet import RANDOM, random_pipeline, random_unet
+from ddpm_core.lab.speed.timing import Meter, measure
+from ddpm_core.lab.speed.ways import authors, ours
 from ddpm_core.models.stable_diffusion import Pipeline
+from ddpm_core.plan import Preset
 
-PRESETS = {"paper": Preset(100, 36, 3.5, 15.0), "fast": Preset(20, 7, 1.0, 15.0)}
-TINY = {"paper": Preset(3, 1, 3.5, 15.0), "fast": Preset(2, 1, 1.0, 15.0)}
+PRESETS = {"quality": Preset(100, 36, 3.5, 15.0), "fast": Preset(20, 7, 1.0, 15.0)}
+TINY = {"quality": Preset(3, 1, 3.5, 15.0), "fast": Preset(2, 1, 1.0, 15.0)}
 SMALL = {
     "sd15": {
         "sample_size": 8,
@@ -101,8 +94,8 @@ def latent(size=8, batch=1, dtype=torch.float32):
 def test_what_each_way_asks_of_the_model():
     model = fake_model()
     counts = {}
-    for table, cases in tables(model, PRESETS).items():
-        for case in cases:
+    for table, cases_of_table in tables(model, PRESETS).items():
+        for case in cases_of_table:
             with Meter(model.pipe.unet) as meter:
                 case.run()
             counts[case.way] = (len(meter.sizes), sum(meter.sizes))
@@ -131,9 +124,9 @@ def test_what_each_way_asks_of_the_model():
 
 
 def test_the_papers_preset_is_the_papers():
-    assert speed.PRESETS["paper"] == (100, 36, 3.5, 15.0)
-    assert {"quality": speed.PRESETS["paper"].steps, "fast": speed.PRESETS["fast"].steps} == options.PRESETS
-    assert speed.PRESETS.keys() == speed.QUICK.keys()
+    assert command.PRESETS is plan.PRESETS
+    assert command.PRESETS == {"quality": Preset(100, 36, 3.5, 15.0), "fast": Preset(10, 4, 3.5, 15.0)}
+    assert command.PRESETS.keys() == command.QUICK.keys()
 
 
 @pytest.mark.parametrize("preset", [Preset(100, 36, 3.5, 15.0), Preset(20, 0, 1.0, 3.0)])
@@ -165,14 +158,14 @@ def test_a_case_that_does_not_fit_into_memory_is_marked_and_the_rest_goes_on():
     def too_large():
         raise RuntimeError("CUDA out of memory")
 
-    cases = [
+    three = [
         Case("fits", preset, x0, ours(model, x0, preset)),
         Case("does not", preset, x0, too_large),
         Case("fits too", preset, x0, ours(model, x0, preset)),
     ]
     with tqdm(disable=True) as bar:
-        rows = measure(model, {"way": cases}, 2, bar)
-    assert [speed.COLUMNS["seconds"](row) == "out of memory" for row in rows] == [False, True, False]
+        rows = measure(model, {"way": three}, 2, bar)
+    assert [report.COLUMNS["seconds"](row) == "out of memory" for row in rows] == [False, True, False]
     assert rows[2].ratio > 0
 
     def mistake():
@@ -201,7 +194,7 @@ def test_the_peak_is_that_of_the_run_alone():
     """In a process of its own: holes that other tests left in the heap may count."""
     code = """
 import torch
-from ddpm_core.lab.speed.command import peak_memory
+from ddpm_core.lab.speed.memory import peak_memory
 
 def whole(megabytes):
     return lambda: (torch.ones(megabytes, 1000**2, dtype=torch.uint8)[:0], megabytes)
@@ -214,34 +207,58 @@ def scattered():  # 100 MB in pieces, every other given back, then 75 MB in piec
 for run in (whole(200), whole(50), whole(0), whole(20), scattered):  # a larger one before leaves no mark
     print(*peak_memory(run, torch.device("cpu")))
 """
-    root = Path(speed.__file__).parents[3]
+    root = Path(command.__file__).parents[3]
     shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     measured = [tuple(map(int, line.split())) for line in shown.splitlines()]
     assert [kept for _, kept in measured] == [200, 50, 0, 20, 125]
     assert all(abs(peak / 1e6 - kept) < 5 for peak, kept in measured), measured
 
 
+class Clock:
+    """A clock that goes on only by what it is told."""
+
+    def __init__(self, monkeypatch):
+        self.seconds = 0.0
+        monkeypatch.setattr(timing, "clock", lambda device: self.seconds)
+
+    def advance(self, seconds):
+        self.seconds += seconds
+
+
 def test_seconds_are_medians_of_interleaved_rounds_and_ratios_are_for_one_picture(monkeypatch):
-    now = 0.0
-    order = []
+    clock, order = Clock(monkeypatch), []
 
     def case(way, batch, *seconds):
         rounds = iter(seconds)
 
         def run():
-            nonlocal now
             order.append(way)
-            now += next(rounds)
+            clock.advance(next(rounds))
             return None, 3_000_000
 
         return Case(way, Preset(9, 4, 1.0, 2.0), latent(batch=batch), run, 8)
 
-    monkeypatch.setattr(speed, "clock", lambda device: now)
     with tqdm(total=8, disable=True) as bar:
-        rows = measure(fake_model(), {"batch": [case("one", 1, 4, 2, 3, 100), case("two", 2, 8, 2, 5, 100)]}, 3, bar)
+        rows = measure(fake_model(), {"batch": [case("one", 1, 9, 2, 4, 100), case("two", 2, 8, 50, 5, 100)]}, 3, bar)
     assert order == ["one", "two"] * 4
-    assert [(row.way, row.batch, row.seconds, row.kept_mb) for row in rows] == [("one", 1, 3, 3), ("two", 2, 5, 3)]
-    assert [row.ratio for row in rows] == [1, 5 / 6]
+    assert [(row.way, row.batch, row.seconds, row.kept_mb) for row in rows] == [("one", 1, 4, 3), ("two", 2, 8, 3)]
+    assert [row.ratio for row in rows] == [1, 8 / 2 / 4]
+    assert [(row.steps, row.skip, row.cfg_source, row.cfg) for row in rows] == [(9, 4, 1, 2)] * 2
+
+
+def test_the_models_share_is_the_median_of_the_rounds(monkeypatch):
+    clock, model, outside = Clock(monkeypatch), fake_model(seconds=2.0), iter((2.0, 6.0, 0.0, 0.0))
+    monkeypatch.setattr(time, "sleep", clock.advance)  # what the fake UNet takes
+
+    def run():
+        clock.advance(next(outside))
+        model.denoiser("a red star", guidance=1.0)(latent(), torch.ones(1))
+        return None, 0
+
+    with tqdm(disable=True) as bar:
+        (row,) = measure(model, {"way": [Case("one", Preset(9, 4, 1.0, 2.0), latent(), run)]}, 3, bar)
+    assert (row.calls, row.samples, row.seconds) == (1, 1, 4)
+    assert row.model_share == 0.5  # of 1/2, 1/4 and 1
 
 
 @pytest.mark.parametrize(("kind", "parameters"), [("sd15", 859_520_964), ("sdxl", 2_567_463_684)])
@@ -265,10 +282,11 @@ def run_speed(*arguments):
 
 
 @pytest.mark.parametrize("more", [[], ["--random", "sdxl", "--dtype", "bfloat16"]])
+@pytest.mark.slow
 def test_a_quick_run_from_end_to_end(tmp_path, capsys, monkeypatch, more):
-    monkeypatch.setattr(speed, "QUICK", TINY)
+    monkeypatch.setattr(command, "QUICK", TINY)
     for name, values in {"CHUNKS": (2,), "SIZES": (0.5, 1), "BATCHES": (1, 2)}.items():
-        monkeypatch.setattr(speed, name, values)
+        monkeypatch.setattr(cases, name, values)
     monkeypatch.setitem(RANDOM, "sdxl", small("sdxl"))
     run_speed("--quick", "--device", "cpu", "--out", str(tmp_path / "new" / "speed"), *more)
     shown = capsys.readouterr().out
@@ -283,7 +301,7 @@ def test_a_quick_run_from_end_to_end(tmp_path, capsys, monkeypatch, more):
     assert headings == ["## By way", "## By chunk", "## By latent size", "## By batch"]
     with open(tmp_path / "new" / "speed" / "speed.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == speed.Row._fields
+    assert tuple(rows[0]) == timing.Row._fields
     assert len(rows) == 6 + 1 + 2 + 2
     assert [float(rows[i]["ratio"]) for i in (0, 6, 7, 9)] == [1.0] * 4  # the first row of each table
     assert (rows[0]["calls"], rows[0]["samples"], rows[0]["chunk"], rows[1]["chunk"]) == ("10", "10", "", "8")

@@ -3,6 +3,7 @@ cost."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,15 +12,16 @@ from torch import Tensor
 
 from ...measure.metrics import psnr
 from ...models.stable_diffusion import Pipeline
+from ..store import Row, Store
+from ..tables import mean_over_pairs
 from .methods import Inversion, cost, edit
-from .store import Row, Store
 from .tasks import Task, Truth
 
 BATCH = 8  # tasks at a time
 BOUND = "autoencoder alone"
 KEY = ("task", "name", "steps", "cfg_source", "eta", "solver", "corrections", "skip", "cfg")
-FIGURES = ("success", "exact", "kept_psnr", "kept_ssim", "target_psnr")
-COLUMNS = ("kind", *FIGURES, "samples", "seconds")
+MEASURES = ("success", "exact", "kept_psnr", "kept_ssim", "target_psnr")
+COLUMNS = ("kind", *MEASURES, "samples", "seconds")
 SEEDS_COLUMNS = ("kind", "diversity", "back_psnr")
 
 
@@ -106,10 +108,10 @@ def run_bound(model: Pipeline, batches: Batches, store: Store, advance: Callable
         rows = keys(start, size, Inversion(BOUND, 0), 0, 0.0)
         if not store.holds(rows):
             truth, _ = batches.get(start)
-            figures = truth.score(torch.cat([model.decode(model.encode(target[None])) for target in truth.targets]))
+            decoded = torch.cat([model.decode(model.encode(target[None])) for target in truth.targets])
             store.append(
-                {**row, "kind": task.kind, **some, "samples": 0, "seconds": 0}
-                for row, task, some in zip(rows, truth.tasks, figures)
+                {**row, "kind": task.kind, **measures, "samples": 0, "seconds": 0}
+                for row, task, measures in zip(rows, truth.tasks, truth.score(decoded))
             )
         advance(20 * size)
 
@@ -129,10 +131,9 @@ def _measure(model: Pipeline, sweep: Sweep, start: int, truth: Truth, x0: Tensor
             name: (share * getattr(inverting, name) + getattr(editing, name)) / len(x0)
             for name in ("samples", "seconds")
         }
-        for key, task, figures in zip(
-            keys(start, len(x0), sweep.inversion, skip, cfg), truth.tasks, truth.score(pictures)
-        ):
-            yield {**key, "kind": task.kind, **figures, **taken}
+        rows = keys(start, len(x0), sweep.inversion, skip, cfg)
+        for row, task, measures in zip(rows, truth.tasks, truth.score(pictures)):
+            yield {**row, "kind": task.kind, **measures, **taken}
 
 
 def run_seeds(
@@ -147,8 +148,7 @@ def run_seeds(
     """Several seeds of an edit, and the replay under the source's own prompt and guidance, for the
     first ``count`` tasks.
 
-    diversity  how far the edits of the seeds lie apart: root mean square over pixels and pairs of
-               seeds, in 1/255; 0 where an inversion draws nothing
+    diversity  how far the edits of the seeds lie apart; 0 where an inversion draws nothing
     back_psnr  dB, of the source given back
     """
     for start in batches.starts(count):
@@ -157,16 +157,29 @@ def run_seeds(
             rows = keys(start, size, inversion, skip, cfg)
             if not store.holds(rows):
                 truth, x0 = batches.get(start)
-                sources, targets = zip(*(task.captions for task in truth.tasks))
-                drawn = range(1 if inversion.method == "ddim" else seeds)
-                maps = [inversion.run(model, x0, sources, skip=skip, seed=1000 * seed) for seed in drawn]
-                made = [edit(model, some, targets, cfg) for some in maps]
-                pairs = [(a - b).square().mean((1, 2, 3)) for i, a in enumerate(made) for b in made[i + 1 :]]
-                apart = 255 * torch.stack(pairs).mean(0).sqrt() if pairs else torch.zeros(size)
-                back = psnr(edit(model, maps[0], sources, inversion.cfg_source), truth.sources)
-                figures = zip(rows, truth.tasks, apart.tolist(), back.tolist())
+                measures = _seeds(model, inversion, skip, cfg, truth, x0, seeds)
                 store.append(
-                    {**row, "kind": task.kind, "diversity": value, "back_psnr": back}
-                    for row, task, value, back in figures
+                    {**row, "kind": task.kind, "diversity": apart, "back_psnr": back}
+                    for row, task, apart, back in zip(rows, truth.tasks, *measures)
                 )
             advance(Sweep(inversion, (skip,), (cfg,)).samples * (seeds + 1) * size)
+
+
+def _seeds(
+    model: Pipeline, inversion: Inversion, skip: int, cfg: float, truth: Truth, x0: Tensor, seeds: int
+) -> tuple[list[float], list[float]]:
+    """diversity and back_psnr of each task of a batch."""
+    sources, targets = zip(*(task.captions for task in truth.tasks))
+    drawn = range(1 if inversion.method == "ddim" else seeds)
+    maps_of_seeds = [inversion.run(model, x0, sources, skip=skip, seed=1000 * seed) for seed in drawn]
+    back = psnr(edit(model, maps_of_seeds[0], sources, inversion.cfg_source), truth.sources)
+    edits_of_seeds = [edit(model, maps, targets, cfg) for maps in maps_of_seeds]
+    return [diversity(edits) for edits in zip(*edits_of_seeds)], back.tolist()
+
+
+def diversity(edits: Sequence[Tensor]) -> float:
+    """How far the edits (3, H, W) of a task by several seeds lie apart: root mean square over
+    pixels and pairs, in 1/255; 0 for one edit alone."""
+    if len(edits) < 2:
+        return 0.0
+    return 255 * math.sqrt(mean_over_pairs(edits, lambda one, other: (one - other).square().mean().item()))

@@ -16,6 +16,7 @@ from ...models.stable_diffusion import Pipeline
 from ...plan import Plan
 from ...replay import replay
 from ...steps import Solver
+from ..calls import UNetCalls
 
 NAMES = {"ddim": "DDIM", "sdedit": "SDEdit"}
 
@@ -61,19 +62,11 @@ class Cost:
 
 @contextmanager
 def cost(model: Pipeline) -> Iterator[Cost]:
-    """Count what happens inside."""
-    taken = Cost()
-
-    def count(module, args) -> None:
-        taken.samples += len(args[0])
-
-    hook = model.pipe.unet.register_forward_pre_hook(count)
-    start = time.perf_counter()
-    try:
+    """The cost of what happens inside, known once it has ended."""
+    taken, start = Cost(), time.perf_counter()
+    with UNetCalls(model.pipe.unet) as calls:
         yield taken
-    finally:
-        taken.seconds = time.perf_counter() - start
-        hook.remove()
+    taken.samples, taken.seconds = sum(calls.sizes), time.perf_counter() - start
 
 
 def edit(model: Pipeline, maps: NoiseMaps, captions: Sequence[str], cfg: float) -> Tensor:

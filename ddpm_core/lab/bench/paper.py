@@ -1,5 +1,5 @@
-"""The paper's other figures on the demo model: shifts, colours, what maps look like, and the
-Gaussian toy."""
+"""The paper's other experiments on the demo model: shifts, colours, what maps look like, and the
+Gaussian toy (arXiv 2304.06140, An Edit Friendly DDPM Noise Space)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...demo.scenes import COLORS, SIZE, Scene, caption, coverage, render
-from ...edits.color import paint, push_color
+from ...edits.color import luminance, paint, push_color
 from ...edits.shift import shift
 from ...inversions.edit_friendly import invert
 from ...inversions.native import native_path
@@ -19,11 +19,11 @@ from ...inversions.sdedit import sdedit
 from ...maps import NoiseMaps
 from ...measure.metrics import psnr
 from ...measure.stats import Statistics, angles, statistics
-from ...models.stable_diffusion import Pipeline
+from ...models.stable_diffusion import Pipeline, leading_timesteps
 from ...plan import Plan
+from ..store import Row, Store
 from .methods import Inversion, edit
-from .report import group
-from .store import Row, Store
+from .points import group
 from .tasks import Task, Truth
 
 STEPS = 50
@@ -33,10 +33,10 @@ STRENGTHS = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the colour push, the paper's s
 SDEDIT_SKIPS = (20, 25, 30, 35, 40)
 PAINTINGS = {"flat": False, "lights kept": True}  # how the colour is painted in
 SHIFT_KEY = ("scene", "method", "cells")
-SHIFT_FIGURES = {"psnr_moved": "what was moved, dB", "psnr_vacated": "vacated cells, dB", "psnr": "all, dB"}
-MAPS_KEY, MAPS_FIGURES = ("method", "time"), ("variance", "correlation")
+SHIFT_MEASURES = {"psnr_moved": "what was moved, dB", "psnr_vacated": "vacated cells, dB", "psnr": "all, dB"}
+MAPS_KEY, MAPS_MEASURES = ("method", "time"), ("variance", "correlation")
 COLOR_KEY = ("scene", "method", "setting")
-COLOR_FIGURES = {
+COLOR_MEASURES = {
     "reached": "colour reached",
     "inside_rmse": "error inside, 1/255",
     "texture": "texture kept inside",
@@ -48,7 +48,7 @@ def measure_shifts(model: Pipeline, scenes: list[Scene], store: Store, advance: 
     """Shift the maps of each scene and compare with the truly shifted drawing (paper section 4.1
     and figure 5).
 
-    Towards the picture's farther side, so that most of the shape stays inside. Figures in dB: where
+    Towards the picture's farther side, so that most of the shape stays inside. In dB: where
     the picture was moved to, in the vacated cells, and in all.
     """
     for number, scene in enumerate(scenes):
@@ -72,12 +72,13 @@ def _shifts(model: Pipeline, number: int, scene: Scene) -> Iterator[Row]:
             moved = torch.zeros(1, 1, SIZE, SIZE)
             moved[..., max(pixels, 0) : SIZE + min(pixels, 0)] = 1
             picture = edit(model, shift(maps, way * cells, 0, seed=number), words, 1.0)
-            figures = psnr(picture, truth, moved), psnr(picture, truth, 1 - moved), psnr(picture, truth)
             yield {
                 "scene": number,
                 "method": method,
                 "cells": cells,
-                **dict(zip(SHIFT_FIGURES, (figure.item() for figure in figures))),
+                "psnr_moved": psnr(picture, truth, moved).item(),
+                "psnr_vacated": psnr(picture, truth, 1 - moved).item(),
+                "psnr": psnr(picture, truth).item(),
             }
 
 
@@ -109,50 +110,46 @@ def _colors(model: Pipeline, number: int, scene: Scene) -> Iterator[Row]:
     truth, inside = Truth([task]), coverage([scene])
     cells, core = torch.nn.functional.avg_pool2d(inside, model.cell), (inside > 0.999).float()
     maps = Inversion(steps=STEPS).run(model, model.encode(truth.sources), [""], skip=COLOR_SKIP)
+    source, shape = truth.sources.movedim(1, -1), inside.movedim(1, -1)
     for painting, keep_lights in PAINTINGS.items():
-        painted = paint(
-            truth.sources.movedim(1, -1), inside.movedim(1, -1), COLORS[task.target.color], keep_lights=keep_lights
-        ).movedim(-1, 1)
-        aim = model.encode(painted)
+        painted = paint(source, shape, COLORS[task.target.color], keep_lights=keep_lights)
+        aim = model.encode(painted.movedim(-1, 1))
         runs = [("push", strength, push_color(maps, aim, cells, strength=strength)) for strength in STRENGTHS]
         runs += [
             ("SDEdit", skip, sdedit(aim, Plan(model.sigmas(STEPS), skip=skip, seed=number))) for skip in SDEDIT_SKIPS
         ]
         for method, value, changed in runs:
             picture = edit(model, changed, [""], 1.0)
+            texture = math.nan if scene.fill == "plain" else _texture(picture, truth.sources, core)
             yield {
                 "scene": number,
                 "method": f"{method}, {painting}",
                 "setting": value,
                 "reached": float(truth.succeeds(picture)[0]),
                 "inside_rmse": 255 * 10 ** (-psnr(picture, truth.targets, core).item() / 20),
-                "texture": math.nan
-                if scene.fill == "plain"
-                else _correlation(_lightness(picture), _lightness(truth.sources), core),
+                "texture": texture,
                 "outside_psnr": psnr(picture, truth.sources, 1 - (inside > 0).float()).item(),
             }
 
 
-def _lightness(pictures: Tensor) -> Tensor:
-    """Luminance (B, 1, H, W), ITU-R BT.709."""
-    return (pictures * torch.tensor([0.2126, 0.7152, 0.0722]).view(1, 3, 1, 1)).sum(1, keepdim=True)
-
-
-def _correlation(one: Tensor, other: Tensor, mask: Tensor) -> float:
-    inside = mask.bool()
-    return torch.corrcoef(torch.stack((one[inside], other[inside])))[0, 1].item()
+def _texture(picture: Tensor, source: Tensor, mask: Tensor) -> float:
+    """Correlation of the luminance of two pictures (1, 3, H, W) inside a mask (1, 1, H, W)."""
+    inside = mask.movedim(1, -1).bool()
+    lights = [luminance(one.movedim(1, -1))[inside] for one in (picture, source)]
+    return torch.corrcoef(torch.stack(lights))[0, 1].item()
 
 
 def measure_maps(model: Pipeline, scenes: list[Scene], steps: int, store: Store) -> None:
     """What the maps of scenes look like by either inversion (paper figure 4), step by step; the
     last step has no next one."""
-    methods, times = ("edit-friendly", "native"), [100 * (steps - i) / steps for i in range(steps - 1)]
-    if store.holds({"method": method, "time": time} for method in methods for time in times):
+    methods = ("edit-friendly", "native")
+    if all(len(store.select(method=method)) == steps - 1 for method in methods):
         return
     x0, words = torch.cat([model.encode(render([scene])) for scene in scenes]), [caption(scene) for scene in scenes]
     for method in methods:
-        found = statistics(Inversion(method, steps).run(model, x0, words, skip=0))
-        columns = zip(times, found.variance.tolist(), [*found.correlation.tolist(), math.nan])
+        of_maps = statistics(Inversion(method, steps).run(model, x0, words, skip=0))
+        correlations = [*of_maps.correlation.tolist(), math.nan]
+        columns = zip(of_maps.times.tolist(), of_maps.variance.tolist(), correlations)
         store.append(
             {"method": method, "time": time, "variance": variance, "correlation": correlation}
             for time, variance, correlation in columns
@@ -161,14 +158,12 @@ def measure_maps(model: Pipeline, scenes: list[Scene], steps: int, store: Store)
 
 def statistics_of(rows: list[Row]) -> dict[str, Statistics]:
     """The rows of ``measure_maps`` as what ``statistics`` gave."""
-    columns = {
-        method: [torch.tensor([row[name] for row in some]) for name in ("time", *MAPS_FIGURES)]
-        for (method,), some in group(rows, ["method"]).items()
-    }
-    return {
-        method: Statistics(times, variance, correlation[:-1])
-        for method, (times, variance, correlation) in columns.items()
-    }
+    statistics_by_method = {}
+    for (method,), members in group(rows, ["method"]).items():
+        columns = [torch.tensor([row[name] for row in members]) for name in ("time", *MAPS_MEASURES)]
+        times, variance, correlation = columns
+        statistics_by_method[method] = Statistics(times, variance, correlation[:-1])
+    return statistics_by_method
 
 
 def toy(points: int = 2000, steps: int = 40, seed: int = 0) -> dict[str, NoiseMaps]:
@@ -177,13 +172,8 @@ def toy(points: int = 2000, steps: int = 40, seed: int = 0) -> dict[str, NoiseMa
     generator = torch.Generator().manual_seed(seed)
     x0 = 10 + torch.randn(points, 2, 1, 1, generator=generator, dtype=torch.float64)
     abar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
-    every = 1000 // steps
-    sigmas = torch.cat(
-        (
-            ((1 - abar) / abar).sqrt()[torch.arange(steps).flip(0) * every + every - 1],
-            torch.zeros(1, dtype=torch.float64),
-        )
-    )
+    noisy = leading_timesteps(steps, 1000, 1000 // steps - 1)  # the first one is the noisiest of all
+    sigmas = torch.cat((((1 - abar) / abar).sqrt()[noisy], torch.zeros(1, dtype=torch.float64)))
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         variance = sigma.view(-1, 1, 1, 1) ** 2
@@ -197,7 +187,7 @@ def toy(points: int = 2000, steps: int = 40, seed: int = 0) -> dict[str, NoiseMa
 
 
 def toy_angles(maps: NoiseMaps) -> Tensor:
-    """Angles in degrees between neighbouring maps of every point: (S-2, points); the last step adds
+    """Angles in degrees between neighbouring maps of every point: (T-2, points); the last step adds
     no noise."""
-    ups = torch.tensor([step.up for step in maps.steps[:-1]], dtype=torch.float64)
-    return angles(maps.residuals[:-1].flatten(2) / ups[:, None, None])
+    ups = maps.per_step([step.up for step in maps.steps[:-1]])
+    return angles((maps.residuals[:-1] / ups).flatten(2))

@@ -1,4 +1,4 @@
-"""The benchmark's figures."""
+"""The benchmark's plots."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ...measure.plots import COLORS, DASHES, axes_style, new_figure
-from .paper import COLOR_FIGURES, SHIFTS
-from .report import Point, best, frontier, group, mean_and_error, success_at
-from .store import Row
+from ..store import Row
+from ..tables import mean_and_error
+from .paper import COLOR_MEASURES, SHIFTS
+from .points import Point, best, frontier, group, success_at
 
 MARKERS = "osD^vP"
 
@@ -68,7 +69,7 @@ def steps_figure(series: Mapping[str, Sequence[Sequence[Point]]], level: float):
     samples of a picture: a curve a solver, a mark for every number of steps."""
     figure = new_figure(11, 4.5)
     truth, success = figure.subplots(1, 2)
-    for i, (label, some) in enumerate(series.items()):
+    for i, (label, of_steps) in enumerate(series.items()):
         style = {
             "color": COLORS[i % len(COLORS)],
             "marker": MARKERS[i % len(MARKERS)],
@@ -76,13 +77,13 @@ def steps_figure(series: Mapping[str, Sequence[Sequence[Point]]], level: float):
             "linewidth": 2,
             "markersize": 5,
         }
-        tops = [best(members) for members in some]
+        tops = [best(members) for members in of_steps]
         samples = [top.mean["samples"] for top in tops]
         errors = [top.error["target_psnr"] for top in tops]
         truth.errorbar(
             samples, [top.mean["target_psnr"] for top in tops], yerr=errors, elinewidth=0.8, label=label, **style
         )
-        success.plot(samples, [100 * success_at(members, level) for members in some], label=label, **style)
+        success.plot(samples, [100 * success_at(members, level) for members in of_steps], label=label, **style)
         if i == 0:
             for top in tops:
                 where = (top.mean["samples"], top.mean["target_psnr"])
@@ -103,11 +104,8 @@ def shift_figure(rows: Sequence[Row]):
     """PSNR of shifted scenes against the truly shifted drawing, where the picture was moved to and
     in the vacated cells."""
     figure = new_figure(10, 4)
-    for axes, name, title in zip(
-        figure.subplots(1, 2, sharey=True),
-        ("psnr_moved", "psnr_vacated"),
-        ("What was moved", "What the model drew into the gap"),
-    ):
+    titles = {"psnr_moved": "What was moved", "psnr_vacated": "What the model drew into the gap"}
+    for axes, (name, title) in zip(figure.subplots(1, 2, sharey=True), titles.items()):
         for i, ((method,), members) in enumerate(group(rows, ("method",)).items()):
             means, errors = zip(
                 *(mean_and_error(row[name] for row in members if row["cells"] == cells) for cells in SHIFTS)
@@ -134,8 +132,8 @@ def color_figure(rows: Sequence[Row]):
     for axes, (name, unit) in zip(figure.subplots(1, 2, sharey=True), labels.items()):
         for i, ((method,), members) in enumerate(group(rows, ("method",)).items()):
             means = [
-                {figure: mean_and_error(row[figure] for row in some)[0] for figure in COLOR_FIGURES}
-                for some in group(members, ("setting",)).values()
+                {measure: mean_and_error(row[measure] for row in rows_of_setting)[0] for measure in COLOR_MEASURES}
+                for rows_of_setting in group(members, ("setting",)).values()
             ]
             style = {"color": COLORS[i], "marker": MARKERS[i], "linestyle": DASHES[i % len(DASHES)], "linewidth": 2}
             axes.plot(
@@ -150,13 +148,13 @@ def color_figure(rows: Sequence[Row]):
     return figure
 
 
-def toy_figure(found: Mapping[str, Tensor]):
-    """Histogram of the angles between neighbouring maps of 2-D points, degrees (S, N) by name."""
+def toy_figure(degrees: Mapping[str, Tensor]):
+    """Histogram of the angles between neighbouring maps of 2-D points, degrees (T-2, N) by name."""
     figure = new_figure(7, 4)
     axes = figure.subplots()
-    for i, (name, degrees) in enumerate(found.items()):
+    for i, (name, of_maps) in enumerate(degrees.items()):
         axes.hist(
-            degrees.flatten().tolist(),
+            of_maps.flatten().tolist(),
             bins=36,
             range=(0, 180),
             density=True,

@@ -49,13 +49,8 @@ def random_tasks(count: int, seed: int) -> list[Task]:
         source = random_scene(generator)
         taken = {getattr(source, kind), source.color, source.background}
         values = [value for value in _VALUES[kind] if value not in taken]
-        tasks.append(
-            Task(
-                kind,
-                source,
-                replace(source, **{kind: values[int(torch.randint(len(values), (), generator=generator))]}),
-            )
-        )
+        value = values[int(torch.randint(len(values), (), generator=generator))]
+        tasks.append(Task(kind, source, replace(source, **{kind: value})))
     return tasks
 
 
@@ -66,13 +61,12 @@ class Truth:
         self.tasks = list(tasks)
         self.sources = render([task.source for task in tasks])  # (B, 3, 192, 192)
         self.targets = render([task.target for task in tasks])
-        self.same = (
-            (self.sources - self.targets).abs().amax(1, keepdim=True) <= _SAME
-        ).float()  # (B, 1, 192, 192): what an edit must keep
+        change = (self.sources - self.targets).abs().amax(1, keepdim=True)
+        self.same = (change <= _SAME).float()  # (B, 1, 192, 192): what an edit must keep
         self.values = [_candidates_of_kind(task) for task in tasks]
 
     @cached_property
-    def everything(self) -> list[_Candidates]:
+    def all_values(self) -> list[_Candidates]:
         """All 2048 candidates of every task, 57 MB each."""
         return [_Candidates(_EVERY, candidates(task.source, _GRID).flatten(0, 3)) for task in self.tasks]
 
@@ -84,7 +78,7 @@ class Truth:
         ]
 
     def score(self, pictures: Tensor) -> list[dict[str, float]]:
-        """Figures for pictures (B, 3, 192, 192) in [0, 1], one dict a task.
+        """Measures of pictures (B, 3, 192, 192) in [0, 1], one dict a task.
 
         success      1 where the nearest of the candidates that differ in the edited attribute alone
                      is the target; a new shape or fill may be turned, scaled and moved a little, as
@@ -100,7 +94,8 @@ class Truth:
         near = psnr(pictures, self.targets).tolist()
         rows = []
         for i, (task, success) in enumerate(zip(self.tasks, self.succeeds(pictures))):
-            exact = self.everything[i].nearest(pictures[i]) == tuple(getattr(task.target, name) for name in ATTRIBUTES)
+            values = tuple(getattr(task.target, name) for name in ATTRIBUTES)
+            exact = self.all_values[i].nearest(pictures[i]) == values
             rows.append(
                 {
                     "success": float(success),
