@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from ..checks import BadArgument, check_finite
 from ..denoise import Denoise
-from ..guidance import classifier_free
+from ..guidance import classifier_free, from_source
+
+Predict = Callable[[Tensor, Tensor], list[Tensor]]  # (x, sigma) -> x0_hat under each of several prompts
 
 
 def leading_timesteps(steps: int, known: int, offset: int) -> Tensor:
@@ -124,63 +126,89 @@ class Pipeline:
         check_finite(pictures, "latents", f"the decoded picture (a {vae.dtype} overflow? try float32)")
         return (pictures / 2 + 0.5).clamp(0, 1)
 
-    @torch.no_grad()
     def denoiser(
         self, prompt: str | list[str], *, guidance: float, negative: str = "", size: tuple[int, int] | None = None
     ) -> Denoise:
         """``denoise(x, sigma) -> x0_hat`` under a prompt with classifier-free guidance.
 
         One prompt for all, or one for each item of the batch. Both branches run as one batch;
-        guidance 1 needs only the prompt, guidance 0 only the negative. ``size`` (height, width) in
+        guidance 1 needs only the prompt, guidance 0 only the negative. ``size`` as for
+        ``predictor``.
+        """
+        prompts = [prompt] if guidance == 1 else [negative] if guidance == 0 else [negative, prompt]
+        predict = self.predictor(prompts, size=size)
+        if len(prompts) == 1:
+            return lambda x, sigma: predict(x, sigma)[0]
+        return lambda x, sigma: classifier_free(*predict(x, sigma), guidance)
+
+    def denoiser_from_source(
+        self,
+        source: str | list[str],
+        target: str | list[str],
+        *,
+        guidance: float,
+        source_guidance: float,
+        negative: str = "",
+        size: tuple[int, int] | None = None,
+    ) -> Denoise:
+        """``denoise(x, sigma) -> x0_hat`` with guidance from the source prompt to the target prompt
+        (``guidance.from_source``), for maps inverted with ``source_guidance``.
+
+        All prompts run as one batch: two rows a latent where ``source_guidance`` is 1, else three.
+        """
+        prompts = [source, target] if source_guidance == 1 else [source, target, negative]
+        predict = self.predictor(prompts, size=size)
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            s, t, *u = predict(x, sigma)
+            return from_source(classifier_free(*u, s, source_guidance) if u else s, s, t, guidance)
+
+        return denoise
+
+    @torch.no_grad()
+    def predictor(self, prompts: Sequence[str | list[str]], *, size: tuple[int, int] | None = None) -> Predict:
+        """``predict(x, sigma)``: a list of x0_hat, one for each prompt; all run as one batch.
+
+        Each prompt is one for all, or one for each item of the batch. ``size`` (height, width) in
         pixels is what SDXL is told of the picture (default: the latent's own).
         """
-        positive, unconditional = self._embed(prompt, negative)
-        branches = [positive] if guidance == 1 else [unconditional] if guidance == 0 else [unconditional, positive]
+        embedded = [self._embed(prompt) for prompt in prompts]
         unet, table = self.pipe.unet, self.sigma_of_timestep
         device, dtype = unet.device, unet.dtype  # diffusers walks all modules for them
 
         @torch.no_grad()
-        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        def predict(x: Tensor, sigma: Tensor) -> list[Tensor]:
             count = len(x)
-            if count % len(positive[0]):
-                rule = f"{len(positive[0])} prompts need a batch of as many latents, or a multiple"
-                raise BadArgument("x", f"{rule}; got {count}.")
+            for hidden, _ in embedded:
+                if count % len(hidden):
+                    rule = f"{len(hidden)} prompts need a batch of as many latents, or a multiple"
+                    raise BadArgument("x", f"{rule}; got {count}.")
             nearest = (sigma.cpu().double().log()[:, None] - table.log()).abs().argmin(1)  # (B,) timesteps
             sigma = sigma.view(-1, *[1] * (x.dim() - 1))
             inputs = (x / (sigma**2 + 1).sqrt()).to(device, dtype)
-            context = torch.cat([_tile(hidden, count) for hidden, _ in branches])
             told = size or tuple(self.cell * n for n in x.shape[-2:])
-            added = self._added([pooled for _, pooled in branches], told, count)
-            output = unet(
-                inputs.repeat(len(branches), 1, 1, 1),
-                nearest.repeat(len(branches)).to(device),
-                encoder_hidden_states=context,
-                added_cond_kwargs=added,
+            outputs = unet(
+                inputs.repeat(len(embedded), 1, 1, 1),
+                nearest.repeat(len(embedded)).to(device),
+                encoder_hidden_states=torch.cat([_tile(hidden, count) for hidden, _ in embedded]),
+                added_cond_kwargs=self._added([pooled for _, pooled in embedded], told, count),
             ).sample
-            output = output.to(x).chunk(len(branches))
-            guided = output[0] if len(branches) == 1 else classifier_free(*output, guidance)
-            if self.prediction == "v_prediction":
-                return x / (sigma**2 + 1) - guided * sigma / (sigma**2 + 1).sqrt()
-            return x - sigma * guided
+            return [self._x0_hat(x, sigma, output) for output in outputs.to(x).chunk(len(embedded))]
 
-        return denoise
+        return predict
 
-    def _embed(
-        self, prompt: str | list[str], negative: str
-    ) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
-        """(hidden, pooled) for the prompt and for the negative; pooled is None but for SDXL."""
+    def _x0_hat(self, x: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
+        """What the UNet's output says of the clean latent; sigma (N, 1, 1, 1)."""
+        if self.prediction == "v_prediction":
+            return x / (sigma**2 + 1) - output * sigma / (sigma**2 + 1).sqrt()
+        return x - sigma * output
+
+    def _embed(self, prompt: str | list[str]) -> tuple[Tensor, Tensor | None]:
+        """(hidden, pooled) of a prompt; pooled is None but for SDXL."""
         encoded = self.pipe.encode_prompt(
-            prompt=prompt,
-            negative_prompt=negative if isinstance(prompt, str) else [negative] * len(prompt),
-            device=self.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=True,
+            prompt=prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        if len(encoded) == 4:
-            hidden, no_hidden, pooled, no_pooled = encoded
-            return (hidden, pooled), (no_hidden, no_pooled)
-        hidden, no_hidden = encoded
-        return (hidden, None), (no_hidden, None)
+        return encoded[0], encoded[2] if len(encoded) == 4 else None
 
     def _added(self, pooled: list[Tensor | None], size: tuple[int, int], count: int) -> dict[str, Tensor] | None:
         """SDXL's pooled text and sizes (original, crop, target), one row an input; None for other

@@ -421,3 +421,30 @@ def test_the_demo_models_words_are_single_tokens(sd):
         words = caption(scene)
         assert len(sd.tokenizer(words).input_ids) == len(words.split()) + 2 <= CONTEXT
     assert len(sd.tokenizer("crimson").input_ids) > 3
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+@pytest.mark.parametrize(("w0", "rows"), [(1.0, 2), (3.5, 3)])
+def test_guidance_from_the_source_is_the_rule_on_single_prompts_in_one_batch(kind, w0, rows, request):
+    model = Pipeline(request.getfixturevalue(kind))
+    u, s, t = (model.denoiser(words, guidance=1.0) for words in ("a ring", "a red star", "a green star"))
+    options = {"guidance": 4.0, "source_guidance": w0, "negative": "a ring"}
+    ours = model.denoiser_from_source("a red star", "a green star", **options)
+    x, sigma = 3 * X0.double(), torch.full((2,), 2.5, dtype=torch.float64)
+    expected = u(x, sigma) + w0 * (s(x, sigma) - u(x, sigma)) + 4 * (t(x, sigma) - s(x, sigma))
+    sizes = []
+    hook = model.pipe.unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    assert_close(ours(x, sigma), expected, rtol=1e-4, atol=1e-4)
+    hook.remove()
+    assert sizes == [rows * 2]
+
+
+@pytest.mark.parametrize("w0", [0.0, 1.0, 3.5])
+def test_guidance_from_the_source_to_itself_gives_the_picture_back(sd, w0):
+    model = Pipeline(sd)
+    maps = invert(model.denoiser("a red star", guidance=w0), X0, Plan(model.sigmas(6)))
+    options = {"guidance": 5.0, "source_guidance": w0}
+    same, other = (model.denoiser_from_source("a red star", to, **options) for to in ("a red star", "a moon"))
+    bound = 1e-4 * X0.abs().max().item()
+    assert_close(replay(same, maps), X0, rtol=0, atol=bound)
+    assert (replay(other, maps) - X0).abs().max() > 100 * bound
