@@ -15,7 +15,7 @@ def steps_between(maps: NoiseMaps, start: float, end: float) -> list[bool]:
     """
     if not 0 <= end < start <= 100:
         rule = "start and end are per cent of the steps with 0 <= end < start <= 100"
-        raise BadArgument("start", f"{rule}; got start {start:g}, end {end:g}.")
+        raise BadArgument("start" if end >= 0 else "end", f"{rule}; got start {start:g}, end {end:g}.")
     chosen = [end <= t <= start for t in maps.times]
     if not any(chosen):
         first = f"these maps begin at {maps.times[0]:g} per cent"
