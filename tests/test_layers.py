@@ -16,7 +16,7 @@ FLOORS = [
     {"plan"},
     {"noise"},
     {"denoise"},
-    {"guidance"},
+    {"guidance", "attention"},
     {"maps_file"},
     {"maps"},
     {"inversions", "edits"},
