@@ -23,12 +23,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--model",
         type=Path,
-        help="a diffusers folder or a .safetensors checkpoint of Stable Diffusion 1, 2 or XL (default: the embedded demo model)",
+        help="a diffusers folder or a .safetensors checkpoint of Stable Diffusion 1, 2 or XL "
+        "(default: the embedded demo model)",
     )
     add(
         "--config",
         type=Path,
-        help="with a single-file checkpoint on a machine without a connection: a diffusers folder of the same kind of model",
+        help="with a single-file checkpoint on a machine without a connection: "
+        "a diffusers folder of the same kind of model",
     )
     add("--size", type=pixels, help="pixels of the shorter side (default: what the model was trained on)")
     add(
@@ -58,7 +60,8 @@ def add_inversion_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--skip",
         type=int,
-        help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 (default: 36 %% of the steps)",
+        help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 "
+        "(default: 36 %% of the steps)",
     )
     add(
         "--cfg",

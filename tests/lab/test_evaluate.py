@@ -19,8 +19,9 @@ from PIL import Image
 from ddpm_core.__main__ import parser
 from ddpm_core.demo.scenes import caption, render, scene_with
 from ddpm_core.lab import options
-from ddpm_core.lab.evaluate import command as manifest
-from ddpm_core.lab.evaluate.command import read_manifest, summary
+from ddpm_core.lab.evaluate import command, metrics, work
+from ddpm_core.lab.evaluate.manifest import read_manifest
+from ddpm_core.lab.evaluate.report import summary
 from ddpm_core.measure.pictures import to_image
 
 SCENE = scene_with(4, shape="star", fill="striped", color="red", background="blue")
@@ -50,7 +51,7 @@ def home(tmp_path, monkeypatch):
     (tmp_path / "pictures").mkdir()
     to_image(render([SCENE])[0]).save(tmp_path / "pictures" / "star.png")
     monkeypatch.setitem(sys.modules, "lpips", None)
-    monkeypatch.setattr(manifest, "load_clip", lambda name, device: lambda picture, prompt: float(len(prompt)))
+    monkeypatch.setattr(metrics, "load_clip", lambda name, device: lambda picture, prompt: float(len(prompt)))
     return tmp_path
 
 
@@ -72,7 +73,7 @@ def calls(monkeypatch, demo_model):
     """The sizes of the model's calls; the model is loaded once for all tests."""
     sizes = []
     hook = demo_model.pipe.unet.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    monkeypatch.setattr(manifest, "load_model", lambda args: demo_model)
+    monkeypatch.setattr(command, "load_model", lambda args: demo_model)
     yield sizes
     hook.remove()
 
@@ -272,7 +273,7 @@ def test_an_interrupted_run_has_its_rows_and_its_sheet(home, calls, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest.tqdm, "update", stop)
+        patch.setattr(work.tqdm, "update", stop)
         with pytest.raises(ValueError, match="interrupted; start the same command again"):
             evaluate(home, WORKING)
     out = home / "out"
@@ -331,10 +332,10 @@ def test_another_clip_is_accepted_while_nothing_is_scored_and_a_folder_without_s
     home, calls, monkeypatch
 ):
     def absent(name, device):
-        raise manifest.Unavailable("The CLIP score needs the model.")
+        raise metrics.Unavailable("The CLIP score needs the model.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "load_clip", absent)
+        patch.setattr(metrics, "load_clip", absent)
         out = evaluate(home, WORKING)
     assert "- The CLIP score needs the model." in (out / "report.md").read_text()
     evaluate(home, WORKING, "--clip", "folder")
@@ -393,7 +394,7 @@ def test_an_edit_that_is_not_finite_or_too_large_for_the_memory_is_a_broken_entr
     def fail(x0, *others, **options):
         raise errors.pop()
 
-    monkeypatch.setattr(manifest, "invert_by", fail)
+    monkeypatch.setattr(work, "invert_by", fail)
     for error, raised, words in (
         (ValueError("the model's prediction must be finite"), ValueError, "no edit could be made"),
         (RuntimeError("CUDA out of memory"), ValueError, "no edit could be made"),
