@@ -17,12 +17,14 @@ NODES = json.loads((PACK / "tests" / "comfyui" / "golden" / "nodes.json").read_t
 LANGUAGES = sorted({folder.name for folder in LOCALES.iterdir()} | {page.stem for page in DOCS.glob("*/*.md")})
 ITEM = re.compile(r"^- \*\*(.+?)\*\*(.*(?:\n  .*)*)", re.MULTILINE)
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]*)\)")
+# The latents on the page of Save Noise Maps.
 STEPS_OF = {
     "4 x 64 x 64": 100 - 36,
     "4 x 128 x 128": 100 - 36,
     "16 x 13 x 60 x 90": 50,
-}  # the latents on the page of Save Noise Maps
-MESSAGE_SYNTAX = re.compile(r"[{}@|$]")  # which the frontend's translations read as more than text
+}
+# Which the frontend's translations read as more than text.
+MESSAGE_SYNTAX = re.compile(r"[{}@|$]")
 
 
 def page_path(node, language):

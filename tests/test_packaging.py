@@ -24,14 +24,8 @@ SHIPPED = (
     "requirements.txt",
     "web",
 )
-FIELDS = (
-    "Repository",
-    "Documentation",
-    '"Bug Tracker"',
-    "PublisherId",
-    "Icon",
-    "Banner",
-)  # that the publisher fills in
+# That the publisher fills in.
+FIELDS = ("Repository", "Documentation", '"Bug Tracker"', "PublisherId", "Icon", "Banner")
 
 
 def read(name):

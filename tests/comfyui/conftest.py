@@ -27,7 +27,7 @@ def server():
 
 @pytest.fixture(scope="session")
 def lora(server):
-    """LORA: a LoRA of random weights on every attention of the demo UNet and of its text encoder."""
+    """LORA: random weights on every attention of the demo UNet and of its text encoder."""
     weights, generator = {}, torch.Generator().manual_seed(0)
     folder = PACK / "ddpm_core" / "demo" / "weights"
     for prefix, file in (

@@ -1,4 +1,4 @@
-"""What goes wrong in a model: the error is clear, nothing false is kept, and the next queue works."""
+"""What goes wrong in a model: the error is clear, nothing false is kept, the next queue works."""
 
 import json
 import math
@@ -129,9 +129,8 @@ def test_out_of_memory_halves_the_timesteps_a_call(server, faulty, sizes, right,
     found = sizes()
     tries = [size for size in found if size > most]
     assert tries, "ComfyUI divided the batch itself, so nothing ran out of memory"
-    assert (
-        found[: len(tries)] == tries == sorted(set(tries), reverse=True)
-    )  # each try is smaller than the one before, and what fits is kept to
+    # Each try is smaller than the one before, and what fits is kept to.
+    assert found[: len(tries)] == tries == sorted(set(tries), reverse=True)
     assert sum(found[len(tries) :]) == 2 * 2 * CALLS
 
 

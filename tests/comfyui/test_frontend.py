@@ -73,7 +73,8 @@ def declared(definition):
 def test_every_node_appears_and_saves_only_its_own_values(shown, kind):
     definition = shown.server.object_info()[kind]
     widgets, sockets = declared(definition)
-    shown.page.evaluate("() => app.refreshComboInNodes()")  # files may have come since the page was opened
+    # Files may have come since the page was opened.
+    shown.page.evaluate("() => app.refreshComboInNodes()")
     add(shown, kind)
     found = shown.page.evaluate(
         f"""kind => {{
@@ -226,7 +227,8 @@ def test_cancel_stops_soon_and_the_next_run_is_right(shown, kind):
         return shown.queue()
 
     before = short_run()
-    skip = 0 if kind == "EditFriendlyInvert" else 850  # few steps to invert, so that the edit begins soon
+    # With skip 850 there are few steps to invert, so that the edit begins soon.
+    skip = 0 if kind == "EditFriendlyInvert" else 850
     set_widgets(shown, "EditFriendlyInvert", steps=1000, skip=skip, chunk=1 if skip == 0 else 0)
     set_widgets(shown, "NoiseMapEdit", skip=skip)
     [running] = node_ids(shown, kind)

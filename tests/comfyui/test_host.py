@@ -12,7 +12,8 @@ from torch.testing import assert_close
 
 from tests.comfyui.rig.server import PACK, RIG
 
-MAPS_BYTES = 16 * (6 - 2) * 2 * 4 * 32 * 32  # of 4 steps, as the README counts them: 16 a step and latent value
+# 16 for each of 4 steps and of the latent's values.
+MAPS_BYTES = 16 * (6 - 2) * 2 * 4 * 32 * 32
 LITTLE, ENOUGH = 1.99 * MAPS_BYTES, 2.01 * MAPS_BYTES
 
 

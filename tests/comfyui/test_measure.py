@@ -183,9 +183,8 @@ def test_identical_pictures_have_a_capped_ratio_and_history_stays_readable(serve
     with pytest.raises(PromptError) as caught:
         server.queue(measured(edited=("source", 0), **fails))
     assert caught.value.node_type == "ImageBlend"
-    json.dumps(
-        server.get("/history"), allow_nan=False
-    )  # the failed node's inputs stand in it, and browsers read no Infinity
+    # The failed node's inputs stand in the history, and browsers read no Infinity.
+    json.dumps(server.get("/history"), allow_nan=False)
 
 
 def test_a_mask_says_where_to_measure(server):
@@ -312,7 +311,8 @@ def test_bad_lists_are_refused(server, changes, words):
 
 
 def test_cancel_stops_a_grid(server):
-    server.queue(graph(**edit_grid(skips="9", cfgs="3"), maps={"skip": 0}))  # from here on the inversion is cached
+    # From here on the inversion is cached.
+    server.queue(graph(**edit_grid(skips="9", cfgs="3"), maps={"skip": 0}))
     lists = {"skips": "0", "cfgs": ", ".join(["3"] * 200)}
     prompt_id = server.submit(graph(**edit_grid(**lists), maps={"skip": 0}))
     end = time.monotonic() + 120

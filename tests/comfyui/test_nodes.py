@@ -162,7 +162,8 @@ def test_cancel_stops_the_inversion_and_the_next_queue_works(server):
     prompt_id = server.submit(graph(maps={"steps": 1000, "skip": 0}, edit={"skip": 0}))
     while not server.is_running(prompt_id):
         time.sleep(0.05)
-    time.sleep(3)  # past the loaders: ComfyUI forgets an interrupt that comes before the first node starts
+    # Past the loaders: ComfyUI forgets an interrupt that comes before the first node starts.
+    time.sleep(3)
     server.interrupt()
     with pytest.raises(PromptError) as caught:
         server.wait(prompt_id, 20)

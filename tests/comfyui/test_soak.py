@@ -12,11 +12,8 @@ from tests.comfyui.rig import server as server_module
 from tests.comfyui.rig.graphs import graph, node, pictures
 
 EDITS = 200
-COUNTED = (
-    1,
-    10,
-    EDITS,
-)  # the edits after which the server's tensors are counted; the first count takes memory of its own
+# The edits after which the server's tensors are counted; the first count takes memory of its own.
+COUNTED = (1, 10, EDITS)
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +55,9 @@ def test_200_edits_neither_grow_nor_slow_down(server):
     _, tenth, last = (states[i - 1] for i in COUNTED)
     assert last["tensors"] <= tenth["tensors"] + 5
     assert last["bytes"] <= tenth["bytes"] + 1e6
-    assert last["rss"] <= tenth["rss"] + 20e6  # a plain KSampler in this loop adds 4 MB: ComfyUI's history of prompts
-    seconds = [
-        after["seconds"] - before["seconds"] for before, after in itertools.pairwise(states)
-    ]  # of the processor: other programs run too
+    # A plain KSampler in this loop adds 4 MB: ComfyUI's history of prompts.
+    assert last["rss"] <= tenth["rss"] + 20e6
+    # Of the processor: other programs run too.
+    seconds = [after["seconds"] - before["seconds"] for before, after in itertools.pairwise(states)]
     early, late = statistics.median(seconds[10:30]), statistics.median(seconds[-20:])
     assert late <= 1.5 * early

@@ -151,7 +151,7 @@ def color_inside(history, prompt):
 
 
 def pad_with_picture(page):
-    """A graph whose pad shows a red square on blue, 192 pixels; the size of a cell on the screen."""
+    """A graph whose pad shows a red square on blue, 192 pixels; a cell's size on the screen."""
     picture = Image.new("RGB", (192, 192), BLUE)
     picture.paste(RED, (64, 64, 128, 128))
     picture.save(page.server.base / "input" / "square.png")

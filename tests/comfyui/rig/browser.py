@@ -118,7 +118,8 @@ class Page:
         if reason:
             raise RuntimeError(f"no browser: {reason}.")
         self.server = server
-        self.errors = []  # {"text": ..., "url": ...} of each console error and uncaught exception since the last load
+        # {"text": ..., "url": ...} of each console error and uncaught exception since the last load
+        self.errors = []
 
     def __enter__(self):
         from playwright.sync_api import sync_playwright
@@ -247,7 +248,7 @@ class Page:
             self._hidden.evaluate(show, False)
 
     def keep(self, name, clip=None):
-        """Keep a picture of the page as it is now, or of a part of it, to look at after the tests."""
+        """Keep a picture of the page as it is, or of a part of it, to look at after the tests."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=str(SCREENSHOTS / f"{name}.png"), clip=clip)
 

@@ -1,9 +1,9 @@
 """Draws the pictures of the help pages, and measures what half precision costs in a file of noise
 maps.
 
-    python -m tests.comfyui.rig.help_pictures               # all pictures, into web/docs
-    python -m tests.comfyui.rig.help_pictures ShiftNoise    # the picture of one page
-    python -m tests.comfyui.rig.help_pictures --half        # the figures on the page of SaveNoiseMaps
+    python -m tests.comfyui.rig.help_pictures              # all pictures, into web/docs
+    python -m tests.comfyui.rig.help_pictures ShiftNoise   # the picture of one page
+    python -m tests.comfyui.rig.help_pictures --half       # the numbers on SaveNoiseMaps's page
 
 All of it with the demo model, at fixed seeds, through the functions that the nodes call.
 """

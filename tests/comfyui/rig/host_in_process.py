@@ -62,7 +62,7 @@ class Previews:
 
 
 def previews(invert, edit, latent):
-    """The previews of an inversion and of an edit with the same prompt, and the maps' own numbers."""
+    """The previews of an inversion and of an edit with its prompt, and the maps' own numbers."""
     of_inversion, of_edit = Previews(), Previews()
     with replaced(latent_preview, "prepare_callback", of_inversion.prepare):
         maps = invert(latent)

@@ -110,7 +110,7 @@ def lpips(metrics, unavailable):
 
 
 def clip_similarity(metrics, pictures):
-    """The text with a small CLIP vision model of random weights, and the cosine of its embeddings."""
+    """The text with a small CLIP vision model of random weights; the cosine of its embeddings."""
     config = {
         "hidden_act": "quick_gelu",
         "hidden_size": 32,

@@ -28,12 +28,12 @@ from pathlib import Path
 
 from PIL import Image
 
-PACK = Path(__file__).absolute().parents[3]  # not resolved: custom_nodes may hold a link to the pack
+# Not resolved: custom_nodes may hold a link to the pack.
+PACK = Path(__file__).absolute().parents[3]
 RIG = PACK / "tests" / "comfyui" / "rig"
 FOLDER = "edit-friendly-noise-maps"
-PACKS = [
-    PACK / "tests" / "comfyui" / "neighbour"
-]  # nodes that the tests need, in a pack with a package `nodes` of its own
+# Nodes that the tests need, in a pack with a package `nodes` of its own.
+PACKS = [PACK / "tests" / "comfyui" / "neighbour"]
 START_SECONDS = 300
 LOG_LINES = 40
 
@@ -263,7 +263,8 @@ class Server:
         self._await_start()
 
     def _await_start(self):
-        for _ in range(2 * START_SECONDS):  # counted, not clocked: a machine that was suspended meanwhile is no failure
+        # Counted, not clocked: a machine that was suspended meanwhile is no failure.
+        for _ in range(2 * START_SECONDS):
             self._check_alive("ComfyUI stopped while it was starting")
             try:
                 self.stats = self.get("/system_stats", timeout=5)
@@ -350,7 +351,8 @@ class Server:
             if refusal.code != 400:
                 raise
             raise PromptError("validation", validation_errors(json.load(refusal), prompt)) from None
-        if answer.get("node_errors"):  # some outputs are sound: ComfyUI would run those and drop the others
+        # Where some outputs are sound ComfyUI would run those and drop the others.
+        if answer.get("node_errors"):
             self.cancel(prompt_id)
             raise PromptError("validation", validation_errors(answer, prompt))
         return answer["prompt_id"]
