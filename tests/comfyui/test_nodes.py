@@ -238,8 +238,8 @@ HALF = node("ImageScale", image=["scene", 0], upscale_method="bilinear", width=9
         ({"edit": {"skip": 3}}, ["NoiseMapEdit", "'skip'", "in [4, 11]", "made with skip 4", "got 3", "invert again"]),
         ({"edit": {"skip": 12}}, ["NoiseMapEdit", "'skip'", "in [4, 11]", "have 12 steps", "got 12"]),
         ({**FLOW, "edit": {"model": ["flow", 0]}}, ["NoiseMapEdit", "'noise_maps'", "'ve' model", "'flow' model"]),
-        (shifted(24, 0), ["ShiftNoise", "'x'", "24 latent cells", "got 24"]),
-        (shifted(0, -30), ["ShiftNoise", "'y'", "got -30"]),
+        (shifted(24, 0), ["ShiftNoise", "'x'", "24 latent cells", "got x 24"]),
+        (shifted(0, -30), ["ShiftNoise", "'y'", "got y -30"]),
         (color_edit(color="reddish"), ["ColorMaskEdit", "'color'", "#rrggbb", "'reddish'"]),
         (
             {**color_edit(mask=["none", 0]), "none": node("SolidMask", value=0.0, width=192, height=192)},
