@@ -33,6 +33,6 @@ class Mutual:
         """Whether a step of ``steps`` executed ones is one of them."""
         return step >= self.start * steps
 
-    def acts_in(self, layer: int, layers: int) -> bool:
-        """Whether a layer of ``layers`` is one of them."""
-        return layer >= self.layer * layers
+    def acts_in(self, depth: float) -> bool:
+        """Whether a layer is one of them; ``depth`` is the share of the layers before it."""
+        return depth >= self.layer

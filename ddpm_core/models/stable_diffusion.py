@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..attention.words import Tokens
 from ..checks import BadArgument, check_finite
 from ..denoise import Denoise
 from ..guidance import classifier_free, from_source
 
+Words = tuple[Tensor, Tensor | None]  # what a text encoder makes of a prompt: (hidden, pooled)
 Predict = Callable[[Tensor, Tensor], list[Tensor]]  # (x, sigma) -> x0_hat under each of several prompts
 
 
@@ -27,8 +29,8 @@ class Pipeline:
     v prediction).
 
     The pipeline is only lent: its scheduler, attention processors and device are never changed.
-    Latents are in the model's space (scaled), VE coordinates x. The UNet gets x / sqrt(1 + sigma^2);
-    from its output follows
+    Latents are in the model's space (scaled), VE coordinates x. The UNet gets x / sqrt(1 +
+    sigma^2); from its output follows
 
         eps prediction    x0_hat = x - sigma eps
         v prediction      x0_hat = x / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) v
@@ -165,37 +167,39 @@ class Pipeline:
 
         return denoise
 
-    @torch.no_grad()
     def predictor(self, prompts: Sequence[str | list[str]], *, size: tuple[int, int] | None = None) -> Predict:
         """``predict(x, sigma)``: a list of x0_hat, one for each prompt; all run as one batch.
 
         Each prompt is one for all, or one for each item of the batch. ``size`` (height, width) in
         pixels is what SDXL is told of the picture (default: the latent's own).
         """
-        embedded = [self._embed(prompt) for prompt in prompts]
+        embedded = [self.embed(prompt) for prompt in prompts]
+        return lambda x, sigma: self.ask([(x, words) for words in embedded], sigma, size=size)
+
+    @torch.no_grad()
+    def ask(
+        self, rows: Sequence[tuple[Tensor, Words]], sigma: Tensor, *, size: tuple[int, int] | None = None
+    ) -> list[Tensor]:
+        """x0_hat of latents x (N, C, h, w), each under words of its own, at the same sigma (N,);
+        all run as one batch. ``size`` as for ``predictor``."""
+        count = len(sigma)
+        for _, (hidden, _) in rows:
+            if count % len(hidden):
+                rule = f"{len(hidden)} prompts need a batch of as many latents, or a multiple"
+                raise BadArgument("x", f"{rule}; got {count}.")
         unet, table = self.pipe.unet, self.sigma_of_timestep
-        device, dtype = unet.device, unet.dtype  # diffusers walks all modules for them
-
-        @torch.no_grad()
-        def predict(x: Tensor, sigma: Tensor) -> list[Tensor]:
-            count = len(x)
-            for hidden, _ in embedded:
-                if count % len(hidden):
-                    rule = f"{len(hidden)} prompts need a batch of as many latents, or a multiple"
-                    raise BadArgument("x", f"{rule}; got {count}.")
-            nearest = (sigma.cpu().double().log()[:, None] - table.log()).abs().argmin(1)  # (B,) timesteps
-            sigma = sigma.view(-1, *[1] * (x.dim() - 1))
-            inputs = (x / (sigma**2 + 1).sqrt()).to(device, dtype)
-            told = size or tuple(self.cell * n for n in x.shape[-2:])
-            outputs = unet(
-                inputs.repeat(len(embedded), 1, 1, 1),
-                nearest.repeat(len(embedded)).to(device),
-                encoder_hidden_states=torch.cat([_tile(hidden, count) for hidden, _ in embedded]),
-                added_cond_kwargs=self._added([pooled for _, pooled in embedded], told, count),
-            ).sample
-            return [self._x0_hat(x, sigma, output) for output in outputs.to(x).chunk(len(embedded))]
-
-        return predict
+        weight = unet.conv_in.weight  # knows device and dtype; diffusers' own properties walk all modules
+        nearest = (sigma.cpu().double().log()[:, None] - table.log()).abs().argmin(1)  # (N,) timesteps
+        sigma = sigma.view(-1, 1, 1, 1)
+        x = torch.cat([x / (sigma**2 + 1).sqrt() for x, _ in rows])
+        told = size or tuple(self.cell * n for n in x.shape[-2:])
+        outputs = unet(
+            x.to(weight),
+            nearest.repeat(len(rows)).to(weight.device),
+            encoder_hidden_states=torch.cat([_tile(hidden, count) for _, (hidden, _) in rows]),
+            added_cond_kwargs=self._added([pooled for _, (_, pooled) in rows], told, count),
+        ).sample
+        return [self._x0_hat(x, sigma, output) for (x, _), output in zip(rows, outputs.to(x).chunk(len(rows)))]
 
     def _x0_hat(self, x: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
         """What the UNet's output says of the clean latent; sigma (N, 1, 1, 1)."""
@@ -203,12 +207,29 @@ class Pipeline:
             return x / (sigma**2 + 1) - output * sigma / (sigma**2 + 1).sqrt()
         return x - sigma * output
 
-    def _embed(self, prompt: str | list[str]) -> tuple[Tensor, Tensor | None]:
+    @torch.no_grad()
+    def embed(self, prompt: str | list[str]) -> Words:
         """(hidden, pooled) of a prompt; pooled is None but for SDXL."""
         encoded = self.pipe.encode_prompt(
             prompt=prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         return encoded[0], encoded[2] if len(encoded) == 4 else None
+
+    def tokens(self, prompt: str) -> Tokens:
+        """Where the prompt's words lie in its context."""
+        tokenizer = self.pipe.tokenizer
+        length = tokenizer.model_max_length
+        ids = tokenizer(prompt, padding="max_length", max_length=length, truncation=True).input_ids
+        pieces = tokenizer.convert_ids_to_tokens(ids)
+        end = ids.index(tokenizer.eos_token_id, 1)
+        words, at, text = [], [], ""
+        for position, piece in enumerate(pieces[1:end], start=1):
+            at.append(position)
+            text += piece.removesuffix("</w>")
+            if piece.endswith("</w>"):
+                words.append((text, tuple(at)))
+                at, text = [], ""
+        return Tokens(words, start=(0,), end=(end,), padding=tuple(range(end + 1, length)))
 
     def _added(self, pooled: list[Tensor | None], size: tuple[int, int], count: int) -> dict[str, Tensor] | None:
         """SDXL's pooled text and sizes (original, crop, target), one row an input; None for other

@@ -200,6 +200,6 @@ def test_a_control_that_cannot_be_is_refused(options, argument, words):
 def test_mutual_attention_begins_at_a_step_and_at_a_layer():
     mutual = Mutual()
     assert [mutual.acts_at(step, 50) for step in (0, 3, 4, 49)] == [False, False, True, True]
-    assert [mutual.acts_in(layer, 16) for layer in (0, 9, 10, 15)] == [False, False, True, True]
+    assert [mutual.acts_in(layer / 16) for layer in (0, 9, 10, 15)] == [False, False, True, True]
     with pytest.raises(BadArgument, match="layer must be a share"):
         Mutual(layer=10)
