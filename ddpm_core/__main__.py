@@ -18,7 +18,7 @@ COMMANDS = {  # name: (module, what it does); a module has add_options(parser) a
 
 
 def parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser of the whole command line; only the module of ``command`` is imported, for its options."""
+    """The parser of all commands; only the module of ``command`` is imported, for its options."""
     top = argparse.ArgumentParser(
         prog="python -m ddpm_core", description="Edit pictures through edit-friendly noise maps (arXiv 2304.06140)."
     )

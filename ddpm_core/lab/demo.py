@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> None:
         for old, new in (("red", "green"), ("star", "heart"), ("blue", "yellow")):
             words = prompt.replace(old, new)
             panels.append((words.replace(" on ", "\non "), replay_with(words, DEMO.guidance_target, maps)))
-        whole = shift(invert_with(prompt, 1.0, 0), -4, 0)
-        panels.append(("shifted by 4 cells\nto the left", replay_with(prompt, 1.0, whole)))
+        shifted = shift(invert_with(prompt, 1.0, 0), -4, 0)
+        panels.append(("shifted by 4 cells\nto the left", replay_with(prompt, 1.0, shifted)))
         last = picture.movedim(1, -1), mask.movedim(1, -1)
         painted = paint(*last, parse_color("#22aa33"), keep_lights=True).movedim(-1, 1)
         cells = torch.nn.functional.avg_pool2d(mask, model.cell)

@@ -151,13 +151,6 @@ def test_the_frontier_leaves_out_what_is_beaten_and_is_interpolated():
     assert math.isnan(points.success_at(some, 27))
 
 
-def test_means_and_errors_leave_out_what_was_not_measured():
-    mean, error = mean_and_error([1.0, 2.0, 3.0, math.nan])
-    assert mean == 2
-    assert error == pytest.approx(1 / math.sqrt(3))
-    assert math.isnan(mean_and_error([math.nan])[0])
-
-
 def test_the_verdict_is_paired_and_says_who_wins():
     ours, rival = point("edit-friendly", 25, 0.8), point("native", 22, 0.7)
     rows = []
@@ -196,16 +189,6 @@ def test_success_is_compared_where_both_keep_as_much():
     assert math.isnan(points.matched(rows, [mine], [low], 21.0)[0])
 
 
-def test_times_are_compared_batch_by_batch():
-    fast, slow = point("edit-friendly", 21, 0.75), point("native", 20, 0.6)
-    rows = [
-        {**one.setting, "task": t, "seconds": pace * load}
-        for one, pace in ((fast, 1.0), (slow, 2.0))
-        for t, load in enumerate((1.0, 1.0, 50.0))
-    ]
-    assert points.relative_time(rows, slow, fast) == 2
-
-
 def test_costs_are_what_the_unet_saw(model):
     x0 = torch.zeros(2, 4, 24, 24)
     with cost(model) as inverting:
@@ -226,6 +209,32 @@ def test_costs_are_what_the_unet_saw(model):
 
 
 @pytest.mark.slow
+def test_an_inversion_is_shared_out_to_the_skips_that_it_serves(model):
+    """4 steps are inverted: all of them for skip 2, and half of them for skip 4."""
+    tasks = random_tasks(2, 5)
+    truth = Truth(tasks)
+    sweep = edits.Sweep(Inversion(steps=6), (4, 2), (3.0,))
+    rows = list(edits._measure(model, sweep, 8, truth, model.encode(truth.sources)))
+    assert [(row["task"], row["skip"], row["samples"]) for row in rows] == [
+        (8, 4, 2 + 2 * 2),
+        (9, 4, 2 + 2 * 2),
+        (8, 2, 4 + 2 * 4),
+        (9, 2, 4 + 2 * 4),
+    ]
+    assert [row["kind"] for row in rows] == [task.kind for task in tasks] * 2
+    assert all(row["seconds"] > 0 for row in rows)
+
+
+def test_what_must_be_kept_is_where_no_channel_changes():
+    truth = Truth(random_tasks(8, 6))
+    change = (truth.sources - truth.targets).abs()
+    kept = truth.same.bool().expand_as(change)
+    assert change[kept].max() <= 1 / 255
+    assert (change.amax(1, keepdim=True)[~truth.same.bool()] > 1 / 255).all()
+    for channel in range(3):  # no channel says it alone
+        assert (truth.same != (change[:, channel : channel + 1] <= 1 / 255)).any()
+
+
 def test_shifted_maps_come_near_the_truly_shifted_scene(model, tmp_path, monkeypatch):
     monkeypatch.setattr(paper, "STEPS", 15)
     monkeypatch.setattr(paper, "SHIFTS", (1, 8))

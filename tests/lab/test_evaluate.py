@@ -9,6 +9,7 @@ import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -20,9 +21,11 @@ from ddpm_core.__main__ import parser
 from ddpm_core.demo.scenes import caption, render, scene_with
 from ddpm_core.lab import options
 from ddpm_core.lab.evaluate import command, metrics, work
-from ddpm_core.lab.evaluate.manifest import read_manifest
+from ddpm_core.lab.evaluate.manifest import Entry, read_manifest
 from ddpm_core.lab.evaluate.report import summary
 from ddpm_core.measure.pictures import to_image
+from ddpm_core.plan import Plan
+from ddpm_core.steps import Solver
 
 SCENE = scene_with(4, shape="star", fill="striped", color="red", background="blue")
 GREEN, MOON = caption(replace(SCENE, color="green")), caption(replace(SCENE, shape="moon"))
@@ -120,10 +123,20 @@ def parse(home, text):
 def test_the_authors_own_shape_is_read(home):
     """Paths with a leading slash, and a picture without a source prompt, are in the authors' files
     and code."""
-    text = "  -\n    init_img:  /pictures/star.png\n    target_prompts:\n    - a  photo\n    - a photo\n\n  -\n    init_img: ./pictures/star.png\n"
-    entries, broken, unknown = parse(
-        home, text + "    source_prompt: a star\n    target_prompts: a moon\n    mask: 3\n"
-    )
+    text = """\
+  -
+    init_img:  /pictures/star.png
+    target_prompts:
+    - a  photo
+    - a photo
+
+  -
+    init_img: ./pictures/star.png
+    source_prompt: a star
+    target_prompts: a moon
+    mask: 3
+"""
+    entries, broken, unknown = parse(home, text)
     assert [(e.line, e.name, e.source, e.targets) for e in entries] == [
         (2, "/pictures/star.png", "", ("a photo",)),
         (8, "./pictures/star.png", "a star", ("a moon",)),
@@ -316,8 +329,21 @@ def test_a_metric_that_is_there_later_is_filled_in_without_the_model(home, calls
     ("more", "words"),
     [
         (["--cfg", "4"], r"holds results with --cfg 3.0; got 4.0\. Give the same setting, or another --out"),
+        (["--cfg-source", "2"], "--cfg-source 1.0; got 2.0"),
         (["--inversion", "native"], "--inversion 'edit-friendly'; got 'native'"),
         (["--clip", "other"], "--clip 'openai/clip-vit-base-patch32'; got 'other'"),
+        (["--model", "other", "--cfg", "3", "--cfg-source", "1"], "--model 'the demo model'; got '.*other'"),
+        (["--config", "other"], "--config None; got '.*other'"),
+        (["--steps", "5"], "--steps 4; got 5"),
+        (["--skip", "1"], "--skip 2; got 1"),
+        (["--negative", "blurred"], "--negative ''; got 'blurred'"),
+        (["--eta", "0.5"], "--eta 1.0; got 0.5"),
+        (["--solver", "dpmpp_2m_sde"], "--solver 'first_order'; got 'dpmpp_2m_sde'"),
+        (["--seed", "1"], "--seed 0; got 1"),
+        (["--seeds", "2"], "--seeds 1; got 2"),
+        (["--size", "72"], "--size 64; got 72"),
+        (["--device", "cpu:0"], "--device 'cpu'; got 'cpu:0'"),
+        (["--dtype", "bfloat16"], "--dtype 'float32'; got 'bfloat16'"),
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused(home, calls, more, words):
@@ -326,6 +352,95 @@ def test_other_settings_in_the_same_folder_are_refused(home, calls, more, words)
     with pytest.raises(ValueError, match=words):
         evaluate(home, WORKING, *more)
     assert ((out / "results.csv").read_bytes(), (out / "settings.json").read_bytes()) == before
+
+
+def test_another_chunk_goes_on_in_the_same_folder(home, calls):
+    out = evaluate(home, WORKING)
+    calls.clear()
+    evaluate(home, WORKING, "--chunk", "1")
+    assert calls == []
+    assert json.loads((out / "settings.json").read_text())["chunk"] == 1
+
+
+def test_a_file_is_named_by_all_that_makes_the_edit():
+    """The names of earlier versions, which find their files again."""
+    entry = Entry(3, "./a b.png", Path("a b.png"), "5f" * 32, "a star", ("a moon",))
+    assert entry.file("a moon", 7) == "a-b-a-moon-seed7-b001e52c32.png"
+    assert entry.source_file == "a-b-5f5f5f5f5f.png"
+    for other, target, seed in (
+        (replace(entry, digest="60" * 32), "a moon", 7),
+        (replace(entry, source="a ring"), "a moon", 7),
+        (entry, "A moon", 7),
+        (entry, "a moon!", 7),
+    ):
+        assert other.file(target, seed)[-14:] != entry.file("a moon", 7)[-14:]
+    assert entry.file("a moon", 8)[-14:] != entry.file("a moon", 7)[-14:]
+    assert replace(entry, line=9, name="b.png", targets=()).file("a moon", 7) == entry.file("a moon", 7)
+
+
+def test_prompts_guidance_and_the_negative_reach_the_inversion_and_the_edit(home, calls, demo_model, monkeypatch):
+    asked, real = [], demo_model.denoiser
+
+    def denoiser(prompt, *, guidance, negative):
+        asked.append((prompt, guidance, negative))
+        return real(prompt, guidance=guidance, negative=negative)
+
+    monkeypatch.setattr(demo_model, "denoiser", denoiser)
+    evaluate(home, WORKING, "--cfg-source", "2", "--cfg", "5", "--negative", "a blue ring")
+    assert asked == [
+        (caption(SCENE), 2.0, "a blue ring"),
+        (GREEN, 5.0, "a blue ring"),
+        (MOON, 5.0, "a blue ring"),
+    ]
+
+
+def test_the_settings_reach_the_inversion(home, calls, demo_model, monkeypatch):
+    plans, real = [], work.invert_by
+
+    def invert_by(method, denoise, x0, plan, **rest):
+        plans.append((method, plan, tuple(x0.shape), rest))
+        return real(method, denoise, x0, plan, **rest)
+
+    monkeypatch.setattr(work, "invert_by", invert_by)
+    more = ["--eta", "0.5", "--solver", "dpmpp_2m_sde", "--seed", "5", "--seeds", "2", "--chunk", "3"]
+    evaluate(home, WORKING, *more)
+    for seed, (method, plan, shape, rest) in zip((5, 6), plans, strict=True):
+        assert plan == Plan(demo_model.sigmas(4), 2, 0.5, Solver.DPMPP_2M_SDE, seed=seed)
+        assert (method, shape, rest) == ("edit-friendly", (1, 4, 8, 8), {"chunk": 3})
+
+
+def test_the_table_is_replaced_at_once(home, calls, monkeypatch):
+    """Until the next one is complete, results.csv is the one before it."""
+    replaced, real = [], Path.replace
+
+    def replace_file(self, target):
+        earlier = Path(target).read_bytes() if Path(target).exists() else b""
+        assert self.parent == Path(target).parent
+        assert self.read_bytes().startswith(earlier)
+        assert earlier.count(b"\n") == (len(replaced) + 1 if replaced else 0)
+        replaced.append(Path(target).name)
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_file)
+    out = evaluate(home, WORKING)
+    assert replaced == ["results.csv"] * 2
+    assert len(read_rows(out)) == 2
+    assert sorted(path.name for path in out.iterdir()) == [
+        "edits",
+        "index.html",
+        "report.md",
+        "results.csv",
+        "settings.json",
+        "sources",
+    ]
+
+
+def test_a_table_of_another_version_is_refused(home, calls):
+    out = evaluate(home, WORKING)
+    text = (out / "results.csv").read_text()
+    (out / "results.csv").write_text(text.replace("lpips", "lpips2", 1))
+    with pytest.raises(ValueError, match="results.csv must begin with the columns image,.*of another version"):
+        evaluate(home, WORKING)
 
 
 def test_another_clip_is_accepted_while_nothing_is_scored_and_a_folder_without_settings_is_not(
@@ -414,13 +529,14 @@ class Reader(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.tags, self.links, self.texts = [], [], []
+        self.tags, self.links, self.texts, self.alts = [], [], [], []
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.links += [value for name, value in attributes if name in ("src", "href")]
-        self.texts += [value for name, value in attributes if name == "alt"]
+        self.alts += [value for name, value in attributes if name == "alt"]
+        assert tag != "img" or [name for name, _ in attributes] == ["src", "alt", "loading"]
 
     def handle_data(self, data):
         self.texts.append(data.strip())
@@ -428,14 +544,18 @@ class Reader(HTMLParser):
 
 def test_the_sheet_shows_every_picture_and_escapes_every_text(home, calls):
     (home / "pictures" / "star.png").rename(home / "pictures" / "<i>&.png")
-    out = evaluate(
-        home,
-        f"- init_img: pictures/<i>&.png\n  source_prompt: '{NASTY} source'\n  target_prompts: ['{NASTY}', '']\n- '{NASTY}'\n",
-    )
+    text = f"""\
+- init_img: pictures/<i>&.png
+  source_prompt: '{NASTY} source'
+  target_prompts: ['{NASTY}', '']
+- '{NASTY}'
+"""
+    out = evaluate(home, text)
     page = Reader((out / "index.html").read_text(encoding="utf-8"))
     assert {"b", "script"}.isdisjoint(page.tags)
     assert page.tags.count("i") == 0
     assert {"pictures/<i>&.png", f"{NASTY} source", NASTY, "no prompt", "source picture"} <= set(page.texts)
+    assert page.alts == ["source picture", NASTY, "no prompt"]
     assert len(page.links) == 6  # a source and two edits, each with a link
     for link in page.links:
         assert Image.open(out / link).size == (64, 64)

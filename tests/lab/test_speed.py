@@ -292,10 +292,8 @@ def test_a_quick_run_from_end_to_end(tmp_path, capsys, monkeypatch, more):
     shown = capsys.readouterr().out
     text = (tmp_path / "new" / "speed" / "speed.md").read_text()
     assert text in shown
-    assert (
-        f"cpu, torch on {torch.get_num_threads()} threads; torch {torch.__version__}, {'bfloat16' if more else 'float32'};"
-        in text
-    )
+    machine = f"cpu, torch on {torch.get_num_threads()} threads; torch {torch.__version__}"
+    assert f"{machine}, {'bfloat16' if more else 'float32'};" in text
     assert ("sdxl with random weights" if more else "the demo model, a UNet of 7 M parameters") in text
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings == ["## By way", "## By chunk", "## By latent size", "## By batch"]
