@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..ddpm_core import paint, parse_color, push_color
 from ..ddpm_core.checks import check_finite
 from .host.masks import MASK_REMEDY, latent_mask
-from .host.wires import NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_fits, naming, window_inputs
+from .host.wires import NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_fits, naming, window_inputs, window_sockets
 
 
 class ColorMaskEdit(io.ComfyNode):
@@ -73,7 +73,7 @@ class ColorMaskEdit(io.ComfyNode):
             region = latent_mask(mask, noise_maps.latents.shape[1:])
             picture = _paint(image, mask, color, shading) if painted is None else painted
             target = model.get_model_object("latent_format").process_in(vae.encode(picture[..., :3]))
-            check_finite(target, "vae", "the encoded picture")
+            check_finite(target, "encoded", "the encoded picture")
             return io.NodeOutput(push_color(noise_maps, target, region, strength=strength, start=start, end=end))
 
 
@@ -85,8 +85,8 @@ def _sockets(picture: str) -> dict[str, Socket]:
         "target": Socket(picture, "Give the picture that was inverted, in the same size."),
         "mask": Socket("mask", f"{MASK_REMEDY} Draw the region that shall change."),
         "text": Socket("color"),
-        "vae": Socket("vae", "VAEs in half precision can overflow: start ComfyUI with --fp32-vae."),
-        "start": Socket("start", window),
+        "encoded": Socket(picture, "Look at what makes it, and at the VAE: in half precision it can overflow."),
+        **window_sockets(window),
     }
 
 

@@ -154,6 +154,8 @@ def _sockets(model: str, sigmas: str) -> dict[str, Socket]:
         "mask": Socket("latent", "Look at what makes its noise mask."),
         "sigmas": Socket(sigmas, "Give noise levels from high to low, in the model's range."),
         "skip": Socket("skip", "Lower skip, or raise steps."),
+        "method": Socket("inversion"),
+        **{name: Socket(name) for name in ("eta", "seed", "chunk")},
     }
 
 

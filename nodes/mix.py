@@ -7,7 +7,16 @@ from comfy_api.latest import io
 
 from ..ddpm_core import mix
 from .host.masks import MASK_REMEDY, latent_mask
-from .host.wires import ALL_STEPS, NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_maps, naming, window_inputs
+from .host.wires import (
+    ALL_STEPS,
+    NOISE_MAPS_TOOLTIP,
+    NoiseMapsType,
+    Socket,
+    check_maps,
+    naming,
+    window_inputs,
+    window_sockets,
+)
 
 
 class MixNoiseMaps(io.ComfyNode):
@@ -62,7 +71,7 @@ class MixNoiseMaps(io.ComfyNode):
         sockets = {
             "other": Socket("other_maps", "Invert both pictures in one size with the same settings."),
             "amount": Socket("amount"),
-            "start": Socket("start", ALL_STEPS),
+            **window_sockets(ALL_STEPS),
             "mask": Socket("mask", MASK_REMEDY),
         }
         with naming("MixNoiseMaps", "noise_maps", **sockets):

@@ -15,6 +15,7 @@ from .host.wires import (
     naming,
     seed_input,
     window_inputs,
+    window_sockets,
 )
 
 
@@ -57,8 +58,7 @@ class ScaleNoiseMaps(io.ComfyNode):
     @classmethod
     def execute(cls, noise_maps, scale, start, end, seed, **kwargs) -> io.NodeOutput:
         check_maps("ScaleNoiseMaps", noise_maps)
-        sockets = {"share": Socket("scale"), "start": Socket("start", ALL_STEPS)}
-        with naming("ScaleNoiseMaps", "noise_maps", **sockets):
+        with naming("ScaleNoiseMaps", "noise_maps", share=Socket("scale"), **window_sockets(ALL_STEPS)):
             return io.NodeOutput(scale_maps(noise_maps, scale, start=start, end=end, seed=seed))
 
 

@@ -10,8 +10,8 @@ from tqdm import tqdm
 from ..inversions.edit_friendly import invert
 from ..measure.pictures import load_picture, to_image
 from ..plan import Plan
-from ..replay import replay
 from ..steps import Solver
+from .editing import add_edit_options, calls_of, edited_latent
 from .options import (
     add_inversion_options,
     add_model_options,
@@ -42,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser)
     add_inversion_options(parser)
+    add_edit_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,15 +55,16 @@ def run(args: argparse.Namespace) -> None:
     model = load_model(args)
     x0 = model.encode(load_picture(args.image, side_of(args, model), model.cell)).to(args.device)
     source = model.denoiser(args.source, guidance=args.cfg_source, negative=args.negative)
-    plan = Plan(model.sigmas(args.steps), args.skip, args.eta, Solver(args.solver), seed=args.seed)
+    plan = Plan(
+        model.sigmas(args.steps), args.skip, args.eta, Solver(args.solver), seed=args.seed, guidance=args.cfg_source
+    )
     outs = [args.out]
     if len(args.target) > 1:
         outs = [args.out.with_stem(f"{args.out.stem}-{i + 1}") for i in range(len(args.target))]
-    with tqdm(total=(args.steps - args.skip) * (1 + len(args.target)), unit="step") as bar:
+    with tqdm(total=(args.steps - args.skip) * (1 + calls_of(args) * len(args.target)), unit="step") as bar:
         maps = invert(source, x0, plan, chunk=args.chunk, callback=stage(bar, "inverting"))
         for prompt, out in zip(args.target, outs):
-            target = model.denoiser(prompt, guidance=args.cfg, negative=args.negative)
-            edited = replay(target, maps, device=args.device, callback=stage(bar, "editing"))
+            edited = edited_latent(args, model, maps, args.source, prompt, stage(bar, "editing"))
             to_image(model.decode(edited)[0]).save(out)
     for out in outs:
         print(out)

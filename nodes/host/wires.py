@@ -53,6 +53,11 @@ class Socket(NamedTuple):
     remedy: str = ""
 
 
+def window_sockets(remedy: str) -> dict[str, Socket]:
+    """The sockets of ``window_inputs`` for ``naming``."""
+    return {name: Socket(name, remedy) for name in ("start", "end")}
+
+
 @contextmanager
 def naming(node: str, socket: str | None, remedy: str = "", /, **arguments: Socket):
     """Translate an error of the core into one that names the node and the socket, and says what to

@@ -218,12 +218,30 @@ WIDE = {
 }
 FLOW = {"flow": node("ModelSamplingSD3", model=["model", 0], shift=3.0)}
 EMPTY = node("EmptyLatentImage", width=192, height=192, batch_size=1)
+# Values that come over a wire are not held to a widget's limits.
+LINKED = {
+    "two": node("PrimitiveFloat", value=2.0),
+    "minus": node("PrimitiveInt", value=-1),
+    "below": node("PrimitiveFloat", value=-1.0),
+}
+NOT_FINITE = {
+    "broken": node("BrokenMask", mask=["scene", 1]),
+    "not finite": node("MaskToImage", mask=["broken", 0]),
+}
 HALF = node("ImageScale", image=["scene", 0], upscale_method="bilinear", width=96, height=96, crop="disabled")
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({**LINKED, "maps": {"eta": ["two", 0]}}, ["EditFriendlyInvert", "'eta'", "in [0, 1]", "got 2"]),
+        ({**LINKED, "maps": {"seed": ["minus", 0]}}, ["EditFriendlyInvert", "'seed'", "got -1"]),
+        ({**LINKED, "maps": {"chunk": ["minus", 0]}}, ["EditFriendlyInvert", "'chunk'", "1 or more", "got -1"]),
+        ({**LINKED, **color_edit(end=["below", 0])}, ["ColorMaskEdit", "'end'", "0 <= end", "end -1"]),
+        (
+            {**color_edit(painted=["not finite", 0]), **NOT_FINITE},
+            ["ColorMaskEdit", "'painted'", "encoded picture must be finite", "half precision"],
+        ),
         ({"maps": {"skip": 12}}, ["EditFriendlyInvert", "'skip'", "in [0, 11] for 12 steps", "got 12", "raise steps"]),
         ({"blank": EMPTY, "maps": {"latent": ["blank", 0]}}, ["EditFriendlyInvert", "'latent'", "empty", "VAE Encode"]),
         (WIDE, ["EditFriendlyInvert", "'latent'", "16, 24, 24", "needs 4 channels", "this model's VAE"]),

@@ -104,6 +104,17 @@ def test_a_step_with_exact_predictions_keeps_the_marginal(process, eta):
         assert 0 <= step.up <= step.sigma_next
 
 
+@pytest.mark.parametrize("process", list(Process))
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_carry_and_reach_are_the_weights_of_the_mean(process, eta):
+    """mean = carry x + reach x0_hat, of the first order."""
+    sigmas = flow_sigmas(9) if process is Process.FLOW else ddpm_sigmas(9)
+    x, x0_hat = torch.randn(2, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+    for step in schedule(sigmas, eta=eta, process=process):
+        assert_close(step.mean(x, x0_hat, None), step.carry * x + step.reach * x0_hat)
+        assert step.down == pytest.approx((step.sigma_next**2 - step.up**2) ** 0.5, abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("sigmas", "options", "words"),
     [
@@ -113,6 +124,8 @@ def test_a_step_with_exact_predictions_keeps_the_marginal(process, eta):
         ([1.0, -0.5], {}, "got 1 followed by -0.5"),
         ([math.inf, 1.0], {}, "finite"),
         ([1.5, 0.0], {"process": Process.FLOW}, "flow process lie in .0, 1.; got 1.5"),
+        ([1.000001, 0.5], {"process": Process.FLOW}, "got 1.000001 at the start"),
+        ([1.0, 0.0], {"eta": -0.1}, "eta must lie in .0, 1..*got -0.1"),
         ([1.0, 0.0], {"eta": 1.1}, "eta must lie in .0, 1..*got 1.1"),
     ],
 )

@@ -69,6 +69,37 @@ def test_the_source_as_target_gives_the_round_trip_through_the_autoencoder(pictu
     assert np.abs(pixels(out) - np.asarray(round_trip, dtype=np.int16)).max() <= 1
 
 
+def test_guidance_from_the_source_to_itself_gives_the_round_trip_at_any_strength(picture, tmp_path):
+    plain, strong, other = tmp_path / "plain.png", tmp_path / "strong.png", tmp_path / "other.png"
+    run_edit(picture, plain, "--target", caption(SCENE), "--cfg", "1")
+    run_edit(picture, strong, "--target", caption(SCENE), "--guidance", "source", "--cfg", "7")
+    run_edit(picture, other, "--target", "a plain green star on a blue background", "--guidance", "source")
+    assert np.abs(pixels(strong) - pixels(plain)).max() <= 1
+    assert np.abs(pixels(other) - pixels(plain)).max() > 50
+
+
+def test_a_mask_by_itself_keeps_the_ground_and_lets_the_shape_change(picture, tmp_path):
+    plain, masked, soft = tmp_path / "plain.png", tmp_path / "masked.png", tmp_path / "wide.png"
+    target = ("--target", "a striped green star on a blue background", "--cfg", "5")
+    run_edit(picture, plain, *target)
+    run_edit(picture, masked, *target, "--mask", "auto")
+    run_edit(picture, soft, *target, "--mask", "auto", "--threshold", "0.1", "--softness", "0", "--grow", "3")
+    star = coverage([SCENE])[0, 0].numpy()
+    change = {path: np.abs(pixels(path) - pixels(picture)).mean(-1) for path in (plain, masked, soft)}
+    outside = {path: change[path][star == 0].mean() for path in change}
+    assert outside[masked] < 0.8 * outside[plain]
+    assert outside[masked] < outside[soft]
+    assert change[masked][star == 1].mean() > 0.5 * change[plain][star == 1].mean()
+
+
+def test_faithfulness_keeps_more(picture, tmp_path):
+    free, held = tmp_path / "free.png", tmp_path / "held.png"
+    target = ("--target", "a striped green star on a blue background", "--cfg", "5")
+    run_edit(picture, free, *target)
+    run_edit(picture, held, *target, "--faithfulness", "0.5")
+    assert np.abs(pixels(held) - pixels(picture)).mean() < 0.8 * np.abs(pixels(free) - pixels(picture)).mean()
+
+
 def test_several_targets_share_one_inversion_and_are_numbered(picture, tmp_path, capsys):
     targets = [
         "--target",
