@@ -306,18 +306,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.float32
     )
     pipe.set_progress_bar_config(disable=True)
-    found = report(pipe, args.pictures, args.guidance, args.steps, args.seed)
-    coder, made = found["autoencoder"], found["generation"]
-    print(
-        f"autoencoder, {coder['pictures']} pictures: PSNR {coder['psnr_mean']:.2f} dB (mean), {coder['psnr_pooled']:.2f} dB (pooled)"
-    )
-    print(
-        f"{made['pictures']} generated pictures, guidance {args.guidance:g}, {args.steps} steps; share with the caption's"
-    )
-    for name, share in made["share"].items():
+    result = report(pipe, args.pictures, args.guidance, args.steps, args.seed)
+    coder, generated = result["autoencoder"], result["generation"]
+    quality = f"PSNR {coder['psnr_mean']:.2f} dB (mean), {coder['psnr_pooled']:.2f} dB (pooled)"
+    print(f"autoencoder, {coder['pictures']} pictures: {quality}")
+    settings = f"guidance {args.guidance:g}, {args.steps} steps"
+    print(f"{generated['pictures']} generated pictures, {settings}; share with the caption's")
+    for name, share in generated["share"].items():
         print(f"  {name:<10} {share:7.1%}")
     if args.out:
-        args.out.write_text(json.dumps(found, indent=2) + "\n")
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

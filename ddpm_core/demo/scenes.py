@@ -75,7 +75,11 @@ def caption(scene: Scene, fill: bool = True, color: bool = True, background: boo
 
 def random_scene(generator: torch.Generator) -> Scene:
     """A scene with every number drawn from ``generator``; shape and background never have the same
-    colour name."""
+    colour name.
+
+    The order of the draws stays as it is, also that of the keyword arguments at the end: the layout
+    number in every saved workflow stands for what it draws.
+    """
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()

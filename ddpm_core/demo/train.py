@@ -21,7 +21,9 @@ from tqdm import trange
 from .model import CONTEXT, build_pipeline
 from .scenes import SIZE, Scene, caption, random_scene, render
 
-OFFSET = 0.2  # noise that whole channels share: without it a picture's mean colour shows through the strongest noise, and words for it are never learned
+# Noise that whole channels share: without it a picture's mean colour shows through the strongest
+# noise, and words for it are never learned.
+OFFSET = 0.2
 
 
 class Clock:
@@ -90,10 +92,8 @@ def train_autoencoder(pipe, minutes: float, kl_weight: float, device: str, gener
         step += 1
         seen += (squared.item() - seen) * max(0.02, 1 / step)
         if step % 100 == 0:
-            print(
-                f"autoencoder {clock.progress:6.1%}  step {step}  crop PSNR {10 * math.log10(4 / seen):.2f} dB  kl {kl.item():.2f}",
-                flush=True,
-            )
+            quality = f"crop PSNR {10 * math.log10(4 / seen):.2f} dB  kl {kl.item():.2f}"
+            print(f"autoencoder {clock.progress:6.1%}  step {step}  {quality}", flush=True)
     vae.load_state_dict(average.state_dict())
     vae.eval()
 
