@@ -77,10 +77,10 @@ def test_a_file_that_was_written_again_is_read_again(server):
     server.queue(
         graph(
             scene=other,
-            save=node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix="noise_maps/new", precision="full"),
+            save=node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix="noise_maps/replaced", precision="full"),
         )
     )
-    new = path.with_name("new_00001_.safetensors")
+    new = path.with_name("replaced_00001_.safetensors")
     assert new.stat().st_size == path.stat().st_size, "so that its time alone tells them apart"
     shutil.copy(new, path)
     after = pictures(server.queue(graph(**{**EDIT, **load})), "out")

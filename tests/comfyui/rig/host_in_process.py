@@ -89,7 +89,8 @@ def masks_on_the_way(invert, edit, latent):
     with replaced(comfy.samplers.CFGGuider, "inner_sample", inner_sample):
         edited = edit(invert({**latent, "noise_mask": mask}))
         plain = edit(invert(latent))
-    numbers = {"inverted_mask": seen[0], "edited_mask": seen[1], "passed_mask": edited["noise_mask"]}
+    masks = {"inverted_mask": seen[0], "edited_mask": seen[1], "passed_mask": edited.get("noise_mask")}
+    numbers = {name: mask for name, mask in masks.items() if mask is not None}
     return numbers, {"plain": json.dumps([seen[2] is None, seen[3] is None, sorted(plain)])}
 
 
