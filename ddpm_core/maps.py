@@ -231,7 +231,7 @@ class NoiseMaps:
         try:
             own = {"eta": float(meta["eta"]), "solver": Solver(meta["solver"]), "process": Process(meta["process"])}
             own |= {"seed": int(meta["seed"]), "skipped": int(meta["skipped"])}
-            own["guidance"] = float(meta["guidance"]) if "guidance" in meta else None  # since version 0.3
+            own["guidance"] = float(meta["guidance"]) if "guidance" in meta else None  # since version 0.2
             return cls(**tensors, **own)
         except KeyError as error:
             needed = "eta, solver, process, seed and skipped"

@@ -12,7 +12,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..ddpm_core import NoiseMaps, replay
+from ..ddpm_core.edits.faithful import faithful
 from ..ddpm_core.plan import DEMO, PAPER
+from .host.guidance import source_guider
 from .host.guided import GuidedRun, Running, make_guider, sample
 from .host.masks import MASK_REMEDY, both_masks, noise_mask
 from .host.wires import (
@@ -32,7 +34,9 @@ SKIP = Socket("skip", "-1 is the skip of the inversion; to skip less, invert aga
 
 class NoiseMapEdit(io.ComfyNode):
     """Sampling along noise maps (arXiv 2304.06140, An Edit Friendly DDPM Noise Space, section 4:
-    text-guided editing)."""
+    text-guided editing). With a source prompt the guidance is h-Edit's (arXiv 2503.02187, h-Edit:
+    Effective and Flexible Diffusion-Based Editing via Doob's h-Transform), with the pull
+    FlowAlign's (arXiv 2505.23145, FlowAlign)."""
 
     @classmethod
     def define_schema(cls):
@@ -66,22 +70,54 @@ class NoiseMapEdit(io.ComfyNode):
                     optional=True,
                     tooltip="Where the edit may change the picture; a noise mask that was inverted holds as well.",
                 ),
+                io.Conditioning.Input(
+                    "source",
+                    optional=True,
+                    tooltip="The prompt of the inversion. Connected, cfg leads from it to the target instead of away "
+                    "from the negative prompt: what both prompts say alike is kept. Useful cfg 2 to 7.5; needs noise "
+                    "maps that know the cfg of their inversion.",
+                ),
+                io.Float.Input(
+                    "faithfulness",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.005,
+                    optional=True,
+                    tooltip="Pulls every step towards what the model saw in the source: 0 is none, 0.01 as in "
+                    "FlowAlign; more keeps more of the picture.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The edited picture, for VAE Decode.")],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, noise_maps, cfg, skip, mask=None, **kwargs) -> io.NodeOutput:
+    def execute(
+        cls, model, positive, negative, noise_maps, cfg, skip, mask=None, source=None, faithfulness=0.0, **kwargs
+    ) -> io.NodeOutput:
         check_fits("NoiseMapEdit", noise_maps, model)
         sockets = {"skip": SKIP, "mask": Socket("mask", MASK_REMEDY), "denoise": Socket("model", NOT_FINITE)}
+        sockets["strength"] = Socket("faithfulness")
         with naming("NoiseMapEdit", "model", **sockets):
             maps = _skipped(noise_maps, skip)
             if mask is not None:
                 mask = both_masks(maps.mask, noise_mask(mask, maps.latents.shape[1:]))
                 maps = dataclasses.replace(maps, mask=mask)
-            samples = sample_along(maps, make_guider(model, positive, negative, cfg))
+            if faithfulness:
+                maps = faithful(maps, faithfulness)
+            samples = sample_along(maps, _guider(model, positive, negative, cfg, source, maps.guidance))
         mask = {} if maps.mask is None else {"noise_mask": maps.mask}
         return io.NodeOutput({"samples": samples, **mask})
+
+
+def _guider(model, positive, negative, cfg: float, source, source_cfg: float | None):
+    if source is None:
+        return make_guider(model, positive, negative, cfg)
+    if source_cfg is None:
+        problem = "the noise maps do not know the cfg of their inversion, from which the guidance starts."
+        remedy = "Invert again with Edit-Friendly Invert (or a CFGGuider), or disconnect the source."
+        raise NodeError("NoiseMapEdit", "source", problem, remedy)
+    return source_guider(model, source, positive, negative, cfg, source_cfg)
 
 
 class NoiseMapSampler(io.ComfyNode):

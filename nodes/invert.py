@@ -12,6 +12,7 @@ from ..ddpm_core import NoiseMaps, Plan, Process, Solver
 from ..ddpm_core.inversions import choice
 from ..ddpm_core.plan import FAST, PAPER
 from .host.batching import timesteps_a_call, warn_of_memory
+from .host.guidance import guidance_of
 from .host.guided import Running, make_guider, run
 from .host.masks import noise_mask
 from .host.wires import (
@@ -97,7 +98,8 @@ class EditFriendlyInvert(io.ComfyNode):
         source = "scheduler" if sigmas is None else "sigmas"
         sigmas = _spaced(model, scheduler, steps) if sigmas is None else sigmas
         with naming("EditFriendlyInvert", "model", **_sockets("model", source)):
-            plan = _plan(model, sigmas, skip=skip, eta=eta, solver=Solver(solver), seed=seed)
+            settings = {"skip": skip, "eta": eta, "solver": Solver(solver), "seed": seed}
+            plan = _plan(model, sigmas, guidance=cfg, **settings)
             guider = make_guider(model, positive, negative, cfg)
             return io.NodeOutput(_invert("EditFriendlyInvert", guider, latent, plan, inversion, chunk))
 
@@ -141,7 +143,8 @@ class EditFriendlyInvertAdvanced(io.ComfyNode):
         cls, guider, sigmas, latent, skip, eta, solver, seed, chunk, inversion=INVERSIONS[0], **kwargs
     ) -> io.NodeOutput:
         with naming("EditFriendlyInvertAdvanced", "guider", **_sockets("guider", "sigmas")):
-            plan = _plan(guider.model_patcher, sigmas, skip=skip, eta=eta, solver=Solver(solver), seed=seed)
+            settings = {"skip": skip, "eta": eta, "solver": Solver(solver), "seed": seed}
+            plan = _plan(guider.model_patcher, sigmas, guidance=guidance_of(guider), **settings)
             return io.NodeOutput(_invert("EditFriendlyInvertAdvanced", guider, latent, plan, inversion, chunk))
 
 

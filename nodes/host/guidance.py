@@ -8,6 +8,7 @@ import comfy.samplers
 from torch import Tensor
 
 from ...ddpm_core.guidance import from_source
+from .batching import is_stock_guider
 
 
 class SourceGuider(comfy.samplers.CFGGuider):
@@ -55,6 +56,13 @@ def _reads_branches(options: dict) -> bool:
     two, and the target is then asked in a call of its own, as the first of them."""
     transformer = options.get("transformer_options", {})
     return any(transformer.get(key) for key in ("patches", "patches_replace"))
+
+
+def guidance_of(guider) -> float | None:
+    """The classifier-free guidance of a stock guider with a positive and a negative prompt, or a
+    positive one alone; None for others, whose base is not known."""
+    prompts = set(guider.original_conds)
+    return guider.cfg if is_stock_guider(guider) and prompts <= {"positive", "negative"} else None
 
 
 def source_guider(model, source, target, negative, cfg: float, source_cfg: float) -> SourceGuider:

@@ -1,9 +1,10 @@
 """Every scheduler, noise levels and guiders from elsewhere, and ComfyUI's own sampler nodes."""
 
+import numpy as np
 import pytest
 
 from tests.comfyui.rig.company import FEW, LORA, apart, edited, shown, split
-from tests.comfyui.rig.graphs import TARGET, difference, graph, node
+from tests.comfyui.rig.graphs import TARGET, difference, graph, node, pictures, text
 from tests.comfyui.rig.server import PromptError
 
 
@@ -233,3 +234,80 @@ def test_a_wrong_socket_is_named(server, changes, words):
     with pytest.raises(PromptError) as caught:
         server.queue(advanced(**changes))
     assert all(word in caught.value.message for word in words), caught.value.message
+
+
+# Guidance from the source prompt.
+
+
+@pytest.mark.parametrize("inverted_at", [1.0, 3.5])
+def test_guidance_from_the_source_to_itself_gives_the_picture_back_at_any_cfg(server, inverted_at):
+    nodes = graph(maps={"cfg": inverted_at}, edit={"cfg": 9.0, "source": ["source", 0]})
+    assert difference(server.queue(nodes)) <= 1
+    assert difference(server.queue(graph(maps={"cfg": inverted_at}, edit={"cfg": 9.0}))) > 8
+
+
+@pytest.mark.parametrize("inverted_at", [1.0, 3.5])
+def test_guidance_from_the_source_is_the_dual_guider_of_comfyui(server, inverted_at):
+    dual = node(
+        "DualCFGGuider",
+        model=["model", 0],
+        cond1=["target", 0],
+        cond2=["source", 0],
+        negative=["empty", 0],
+        cfg_conds=4.0,
+        cfg_cond2_negative=inverted_at,
+        style="regular",
+    )
+    target = text(TARGET)
+    nodes = graph(target=target, maps={"cfg": inverted_at}, edit={"cfg": 4.0, "source": ["source", 0]}) | {
+        "dual": dual,
+        "along": node("NoiseMapSampler", noise_maps=["maps", 0], skip=4),
+        "stock": node(
+            "SamplerCustomAdvanced",
+            noise=["along", 0],
+            guider=["dual", 0],
+            sampler=["along", 1],
+            sigmas=["along", 2],
+            latent_image=["latent", 0],
+        ),
+        "stock picture": node("VAEDecode", samples=["stock", 0], vae=["model", 2]),
+        "stock out": node("PreviewImage", images=["stock picture", 0]),
+    }
+    history = server.queue(nodes)
+    ours, theirs = (pictures(history, name) for name in ("out", "stock out"))
+    assert np.abs(ours - theirs).max() <= 1
+    assert difference(history) > 8
+
+
+def test_guidance_from_the_source_keeps_what_patches_do_to_the_inversion(server):
+    """A patch of the guided prediction, and one inside the transformer, which makes us ask for the
+    target in a call of its own."""
+    patched = {
+        "rescaled": node("RescaleCFG", model=["model", 0], multiplier=0.7),
+        "patched": node("PerturbedAttentionGuidance", model=["rescaled", 0], scale=2.0),
+    }
+    where = {"model": ["patched", 0]}
+    nodes = graph(maps=where, edit={**where, "cfg": 6.0, "source": ["source", 0]}) | patched
+    assert difference(server.queue(nodes)) <= 1
+
+
+def test_maps_that_do_not_know_their_guidance_are_refused_for_it(server):
+    dual = GUIDERS["DualCFGGuider"][0]
+    nodes = advanced(along={"guider": ["source guider", 0]}) | {"source guider": dual}
+    nodes |= edited("simple", noise_maps=["advanced maps", 0], source=["source", 0])
+    with pytest.raises(PromptError) as caught:
+        server.queue(nodes)
+    for words in ("NoiseMapEdit", "'source'", "do not know the cfg of their inversion", "Invert again"):
+        assert words in caught.value.message
+
+
+def test_the_more_faithful_the_nearer_to_the_source(server):
+    away = []
+    for strength in (0.0, 0.05, 1.0):
+        nodes = graph(target=text(TARGET), edit={"cfg": 5.0, "faithfulness": strength})
+        history = server.queue(nodes)
+        away.append(np.abs(pictures(history, "out") - pictures(history, "round trip")).mean())
+    assert away[0] > 1.1 * away[1] > 1.1 * away[2]
+    refused = graph(high=node("PrimitiveFloat", value=-0.5), edit={"faithfulness": ["high", 0]})
+    with pytest.raises(PromptError, match="NoiseMapEdit, input 'faithfulness'.*0 or more; got -0.5"):
+        server.queue(refused)
