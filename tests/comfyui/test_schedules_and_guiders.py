@@ -307,7 +307,8 @@ def test_the_more_faithful_the_nearer_to_the_source(server):
         nodes = graph(target=text(TARGET), edit={"cfg": 5.0, "faithfulness": strength})
         history = server.queue(nodes)
         away.append(np.abs(pictures(history, "out") - pictures(history, "round trip")).mean())
-    assert away[0] > 1.1 * away[1] > 1.1 * away[2]
+    assert away[0] > 1.05 * away[1]
+    assert away[1] > 1.05 * away[2]
     refused = graph(high=node("PrimitiveFloat", value=-0.5), edit={"faithfulness": ["high", 0]})
     with pytest.raises(PromptError, match="NoiseMapEdit, input 'faithfulness'.*0 or more; got -0.5"):
         server.queue(refused)
