@@ -1,4 +1,5 @@
-"""The one kind of model that the core knows, ``denoise(x, sigma) -> x0_hat``, and how it is called."""
+"""The one kind of model that the core knows, ``denoise(x, sigma) -> x0_hat``, and how it is
+called."""
 
 from __future__ import annotations
 
@@ -14,18 +15,18 @@ Callback = Callable[[int, Tensor, Tensor], None]  # (index of the step, predicti
 
 
 def state_device(device: torch.device | str) -> torch.device:
-    """Where the state between steps lives, always in float64: the model's device, or the CPU where
-    the device may have no float64 (MPS, DirectML, XPU)."""
+    """Where the state between steps lives, always in float64: the model's device, or the CPU
+    where the device may have no float64 (MPS, DirectML, XPU)."""
     device = torch.device(device)
     return device if device.type in ("cpu", "cuda") else torch.device("cpu")
 
 
 def call(denoise: Denoise, x: Tensor, sigma: Tensor, device: torch.device | str) -> Tensor:
-    """The model's prediction for a state, as a state, checked: x (N, C, *S) and sigma (N,), float64
-    -> (N, C, *S), float64.
+    """The model's prediction for a state, as a state, checked: x (N, C, *S) and sigma (N,),
+    float64 -> (N, C, *S), float64.
 
-    The model gets float64 where the state lives on its own device, and float32 elsewhere; it casts
-    further by itself.
+    The model gets float64 where the state lives on its own device, and float32 elsewhere; it
+    casts further by itself.
     """
     at_home = x.device.type == torch.device(device).type
     x0_hat = denoise(x, sigma) if at_home else denoise(x.to(device, torch.float32), sigma.to(device, torch.float32))
@@ -53,8 +54,8 @@ def ran_out_of_memory(error: RuntimeError) -> bool:
 def predict_path(
     denoise: Denoise, latents: Tensor, sigmas: Tensor, device, chunk: int, callback: Callback | None
 ) -> Tensor:
-    """x0_hat of every latent (R, B, C, *S) at its sigma (R,), ``chunk`` timesteps a call; float64
-    on the CPU."""
+    """x0_hat of every latent (R, B, C, *S) at its sigma (R,), ``chunk`` timesteps a call;
+    float64 on the CPU."""
     batch = latents.shape[1]
     predictions = torch.empty_like(latents, dtype=torch.float64)
     done = 0

@@ -34,8 +34,8 @@ class Solver(str, Enum):
 class Step:
     """The transition from ``sigma`` to ``sigma_next``, as plain numbers in double precision.
 
-    ``history`` weighs the difference between this prediction and the one of the step before; it is
-    0 for the first order and for the first step of a run.
+    ``history`` weighs the difference between this prediction and the one of the step before; it
+    is 0 for the first order and for the first step of a run.
     """
 
     sigma: float
@@ -47,7 +47,8 @@ class Step:
 
     @property
     def down(self) -> float:
-        """The noise level that the step leads to before it adds noise: sqrt(sigma_next^2 - up^2)."""
+        """The noise level that the step leads to before it adds noise: sqrt(sigma_next^2 -
+        up^2)."""
         return math.sqrt(max(self.sigma_next**2 - self.up**2, 0.0))
 
     @property
@@ -67,8 +68,8 @@ class Step:
             mean = alpha_next x0_hat + down eps_hat + history (x0_hat - x0_before),
             eps_hat = (x - alpha x0_hat) / sigma,    down = sqrt(sigma_next^2 - up^2)
 
-        Eq. 12 of arXiv 2010.02502, Denoising Diffusion Implicit Models; history: arXiv 2211.01095,
-        DPM-Solver++.
+        Eq. 12 of arXiv 2010.02502, Denoising Diffusion Implicit Models; history: arXiv
+        2211.01095, DPM-Solver++.
         """
         eps_hat = (x - self.alpha * x0_hat) / self.sigma
         mean = self.alpha_next * x0_hat + self.down * eps_hat
@@ -84,7 +85,8 @@ def schedule(
 ) -> list[Step]:
     """The steps between neighbouring noise levels.
 
-    With decay = (alpha sigma_next) / (alpha_next sigma), that is exp(-h) for the step h in log SNR:
+    With decay = (alpha sigma_next) / (alpha_next sigma), that is exp(-h) for the step h in log
+    SNR:
 
         first order     up = eta sigma_next sqrt(1 - decay^2)    (DDIM eq. 16; k-diffusion's
                         ancestral step)

@@ -1,5 +1,5 @@
-"""EditFriendlyInvert: a picture's latent to its edit-friendly noise maps (arXiv 2304.06140, An Edit
-Friendly DDPM Noise Space: Inversion and Manipulations, section 3.2)."""
+"""EditFriendlyInvert: a picture's latent to its edit-friendly noise maps (arXiv 2304.06140, An
+Edit Friendly DDPM Noise Space: Inversion and Manipulations, section 3.2)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ INVERSIONS = [method for method in choice.INVERSIONS if method != "sdedit"]
 
 
 class EditFriendlyInvert(io.ComfyNode):
-    """Edit-friendly inversion (arXiv 2304.06140, An Edit Friendly DDPM Noise Space, section 3.2).
-    To compare: native is CycleDiffusion (arXiv 2210.05559, Unifying Diffusion Models' Latent Space),
-    ddim the inversion of arXiv 2010.02502 (Denoising Diffusion Implicit Models)."""
+    """Edit-friendly inversion (arXiv 2304.06140, An Edit Friendly DDPM Noise Space, section
+    3.2). To compare: native is CycleDiffusion (arXiv 2210.05559, Unifying Diffusion Models'
+    Latent Space), ddim the inversion of arXiv 2010.02502 (Denoising Diffusion Implicit Models)."""
 
     @classmethod
     def define_schema(cls):
@@ -105,8 +105,8 @@ class EditFriendlyInvert(io.ComfyNode):
 
 
 class EditFriendlyInvertAdvanced(io.ComfyNode):
-    """Edit-friendly inversion (arXiv 2304.06140, An Edit Friendly DDPM Noise Space, section 3.2) by
-    any guider."""
+    """Edit-friendly inversion (arXiv 2304.06140, An Edit Friendly DDPM Noise Space, section 3.2)
+    by any guider."""
 
     @classmethod
     def define_schema(cls):
@@ -163,8 +163,8 @@ def _sockets(model: str, sigmas: str) -> dict[str, Socket]:
 
 
 def _spaced(model, scheduler: str, steps: int) -> torch.Tensor:
-    """Some schedulers (ddim_uniform) give more noise levels than asked for; the paper's schedule is
-    their last ones."""
+    """Some schedulers (ddim_uniform) give more noise levels than asked for; the paper's schedule
+    is their last ones."""
     return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)[-(steps + 1) :]
 
 

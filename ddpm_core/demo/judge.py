@@ -1,8 +1,8 @@
 """How good is the demo model: ``python -m ddpm_core.demo.evaluate``.
 
-Two reports on scenes that training never drew: the autoencoder's PSNR, and the share of generated
-pictures that show what their caption says. The second needs ``judge``, which names the drawn scene
-nearest to a picture.
+Two reports on scenes that training never drew: the autoencoder's PSNR, and the share of
+generated pictures that show what their caption says. The second needs ``judge``, which names the
+drawn scene nearest to a picture.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ class _View:
 
 
 def judge(pictures: Tensor, near: Sequence[Scene] | None = None) -> list[Scene]:
-    """The drawn scene nearest to each picture in squared error, among all shapes, fills, colors and
-    backgrounds.
+    """The drawn scene nearest to each picture in squared error, among all shapes, fills, colors
+    and backgrounds.
 
-    pictures: (B, 3, 192, 192) in [0, 1]. Position, radius, angle and shading are fitted; dots and
-    an even color cast of the background are looked past, and no dots are returned. Something is
-    named even where nothing is drawn. With ``near``, one scene for each picture, the fit of
-    position, radius and angle only starts from that scene's (an edited picture is judged where its
-    source was drawn) and goes at most 0.2 away.
+    pictures: (B, 3, 192, 192) in [0, 1]. Position, radius, angle and shading are fitted; dots
+    and an even color cast of the background are looked past, and no dots are returned. Something
+    is named even where nothing is drawn. With ``near``, one scene for each picture, the fit of
+    position, radius and angle only starts from that scene's (an edited picture is judged where
+    its source was drawn) and goes at most 0.2 away.
     """
     if pictures.ndim != 4 or pictures.shape[1:] != (3, SIZE, SIZE):
         raise ValueError(f"judge needs pictures of shape (B, 3, {SIZE}, {SIZE}); got {tuple(pictures.shape)}.")
@@ -105,8 +105,8 @@ def autoencoder_psnr(vae, pictures: Tensor) -> tuple[float, float]:
 
 
 def generate(pipe, captions: Sequence[str], guidance: float, steps: int, seed: int) -> Tensor:
-    """Pictures (B, 3, 192, 192) in [0, 1] from a diffusers pipeline; batch number i draws its noise
-    from ``seed + i``."""
+    """Pictures (B, 3, 192, 192) in [0, 1] from a diffusers pipeline; batch number i draws its
+    noise from ``seed + i``."""
     pictures = []
     for i in tqdm(range(0, len(captions), BATCH), desc="generate", unit="batch"):
         noise = torch.Generator().manual_seed(seed + i // BATCH)
@@ -146,8 +146,8 @@ def _centers(size: int) -> Tensor:
 
 
 def _lit(color: Tensor, slope: Tensor, points: Tensor) -> Tensor:
-    """A background (..., 3) under linear light with slope (..., 2), before clamping, at points (H,
-    W, 2): (..., H, W, 3)."""
+    """A background (..., 3) under linear light with slope (..., 2), before clamping, at points
+    (H, W, 2): (..., H, W, 3)."""
     light = 1 + torch.einsum("...k,hwk->...hw", slope, 2 * points - 1)
     return light[..., None] * color[..., None, None, :]
 
@@ -157,8 +157,8 @@ def _fit_background(picture: Tensor, points: Tensor) -> tuple[str, Tensor, Tenso
     the picture (H, H, 3) best.
 
     Robust least squares (Geman-McClure weights, which let go of dots and of a shape that reaches
-    into the frame). The cast is what the named color leaves over; a name is the better the less it
-    leaves.
+    into the frame). The cast is what the named color leaves over; a name is the better the less
+    it leaves.
     """
     color = torch.tensor(list(BACKGROUNDS.values()))  # (8, 3)
     frame = ((points - 0.5).abs().amax(-1) > 0.375).float()
@@ -179,8 +179,8 @@ def _fit_background(picture: Tensor, points: Tensor) -> tuple[str, Tensor, Tenso
 
 
 def _find_shape(picture: Tensor, lit: Tensor) -> tuple[Tensor, Tensor]:
-    """The ground with the dots of the picture on it (H, H, 3), and a mask (H, H) of what is neither
-    ground nor shadow."""
+    """The ground with the dots of the picture on it (H, H, 3), and a mask (H, H) of what is
+    neither ground nor shadow."""
     grey = DOT_GREY - lit
     share = ((picture - lit) * grey).sum(-1, keepdim=True) / grey.square().sum(-1, keepdim=True)
     dotted = lit + share.clamp(0, 1) * grey
@@ -200,7 +200,8 @@ def _moments(shape: str) -> tuple[float, float, float]:
 
 
 def _place(blank: Scene, inside: Tensor) -> list[Scene]:
-    """Every shape at every start angle, with the area and centroid of the points (n, 2) of a mask."""
+    """Every shape at every start angle, with the area and centroid of the points (n, 2) of a
+    mask."""
     cx, cy = inside.mean(0).tolist()
     scenes = []
     for shape in SHAPES:
@@ -214,8 +215,8 @@ def _place(blank: Scene, inside: Tensor) -> list[Scene]:
 
 
 def _parts(scenes: Sequence[Scene], view: _View) -> tuple[Tensor, Tensor]:
-    """A view's pixels are ``color * paint + rest`` if the scenes are drawn there; paint (K, n, 1)
-    and picture - rest (K, n, 3)."""
+    """A view's pixels are ``color * paint + rest`` if the scenes are drawn there; paint (K, n,
+    1) and picture - rest (K, n, 3)."""
     points = view.points.expand(len(scenes), 1, *view.points.shape)
     cover, second, shadow = (part[:, 0, :, None] for part in layers(scenes, points, 1 / _GRID))
     rest = view.ground * (1 - SHADOW * shadow) * (1 - cover) + TINT * second * cover

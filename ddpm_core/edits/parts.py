@@ -4,9 +4,9 @@ A path is x_t = alpha x_0 + n_t, and a residual
 
     residual_t = own_t + n_{t-1} - carry n_t,
 
-where n is the path's noise and ``own`` what leads from the model's prediction back to the picture
-(and what edits have added): parts of different maps go together without a jump of the noise level,
-from whichever step on they change.
+where n is the path's noise and ``own`` what leads from the model's prediction back to the
+picture (and what edits have added): parts of different maps go together without a jump of the
+noise level, from whichever step on they change.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def parts_of(maps: NoiseMaps) -> tuple[Tensor, Tensor]:
 
 
 def put_together(maps: NoiseMaps, own: Tensor, latents: Tensor, noise: Tensor, **changes) -> NoiseMaps:
-    """The maps with the parts own (T, B, C, *S) and noise (T+1, B, C, *S), on the path ``latents``."""
+    """The maps with the parts own (T, B, C, *S) and noise (T+1, B, C, *S), on the path
+    ``latents``."""
     residuals = own + _change(maps, noise)
     return dataclasses.replace(maps, latents=latents.to(maps.latents), residuals=residuals, **changes)
 
@@ -44,8 +45,8 @@ def _change(maps: NoiseMaps, noise: Tensor) -> Tensor:
 
 
 def blend(noise: Tensor, weight: Tensor, other: Tensor, other_weight: Tensor) -> Tensor:
-    """(a n + b m) / sqrt(a^2 + b^2 + 2 a b rho) for noise n, m (T+1, B, C, *S): parts that cancel
-    or agree do not change its level.
+    """(a n + b m) / sqrt(a^2 + b^2 + 2 a b rho) for noise n, m (T+1, B, C, *S): parts that
+    cancel or agree do not change its level.
 
     rho is their correlation in a whole picture at a level, item by item.
     """

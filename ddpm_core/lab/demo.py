@@ -28,7 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Edit a drawn scene with the embedded model in every way, and show the results side by side."""
+    """Edit a drawn scene with the embedded model in every way, and show the results side by
+    side."""
     prepare_out(args.out)
     if args.steps < 10:
         raise ValueError(f"--steps must be 10 or more; got {args.steps}.")

@@ -1,4 +1,5 @@
-"""The edit of the commands: what guides it, how faithful it is, and where it may change the picture."""
+"""The edit of the commands: what guides it, how faithful it is, and where it may change the
+picture."""
 
 from __future__ import annotations
 

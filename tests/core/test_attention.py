@@ -1,4 +1,5 @@
-"""Attention control on words: the alignment of prompts, and the arithmetic against explicit maps."""
+"""Attention control on words: the alignment of prompts, and the arithmetic against explicit
+maps."""
 
 import pytest
 import torch

@@ -1,4 +1,5 @@
-"""LPIPS and CLIP: the calls that reach their packages, and what is said where something is missing."""
+"""LPIPS and CLIP: the calls that reach their packages, and what is said where something is
+missing."""
 
 import sys
 from types import ModuleType

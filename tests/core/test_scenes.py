@@ -1,4 +1,5 @@
-"""Drawn scenes: the caption says what is drawn, and a changed scene differs only where it should."""
+"""Drawn scenes: the caption says what is drawn, and a changed scene differs only where it
+should."""
 
 from dataclasses import replace
 

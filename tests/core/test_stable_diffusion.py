@@ -1,5 +1,5 @@
-"""The adapter for diffusers: parameterisations, guidance, and what it leaves alone. Random weights,
-and no picture is judged."""
+"""The adapter for diffusers: parameterisations, guidance, and what it leaves alone. Random
+weights, and no picture is judged."""
 
 import copy
 
@@ -327,7 +327,8 @@ def test_what_is_no_model_is_refused(tmp_path, sd):
 
 
 def unet_names(name: str) -> str:
-    """A UNet tensor of diffusers (one layer a block, three levels) as original checkpoints name it."""
+    """A UNet tensor of diffusers (one layer a block, three levels) as original checkpoints name
+    it."""
     part, _, rest = name.partition(".")
     fixed = {"conv_in": "input_blocks.0.0.", "conv_out": "out.2.", "conv_norm_out": "out.0."}
     if part in fixed:
@@ -368,8 +369,8 @@ def inner_names(name: str) -> str:
 
 
 def vae_names(name: str) -> str:
-    """An autoencoder tensor of diffusers (one layer a block, four levels) as original checkpoints
-    name it."""
+    """An autoencoder tensor of diffusers (one layer a block, four levels) as original
+    checkpoints name it."""
     for new, old in (
         ("conv_norm_out", "norm_out"),
         ("mid_block.resnets.0", "mid.block_1"),
@@ -394,8 +395,8 @@ def vae_names(name: str) -> str:
 
 
 def test_a_single_file_checkpoint_loads_offline(sd, tmp_path):
-    """Original names in one .safetensors file; the configuration comes from a folder, as a machine
-    without a connection has it."""
+    """Original names in one .safetensors file; the configuration comes from a folder, as a
+    machine without a connection has it."""
     folder = tmp_path / "config"
     sd.save_pretrained(folder)
     tensors = {f"model.diffusion_model.{unet_names(key)}": value for key, value in sd.unet.state_dict().items()}

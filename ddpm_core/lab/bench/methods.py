@@ -1,4 +1,5 @@
-"""Every way of editing that is measured, as noise maps for one replay, and what a run of it takes."""
+"""Every way of editing that is measured, as noise maps for one replay, and what a run of it
+takes."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ CLEAR = 2  # standard errors
 def edits_table(
     rows: Sequence[Row], chosen: Sequence[Point], points: Sequence[Point], seed_rows: Mapping[str, Sequence[Row]]
 ) -> str:
-    """The methods at their best settings, and at one level of preservation; ``seed_rows`` are those
-    of ``run_seeds`` by method."""
+    """The methods at their best settings, and at one level of preservation; ``seed_rows`` are
+    those of ``run_seeds`` by method."""
     ours = next((point for point in chosen if point.setting["name"] == "edit-friendly"), chosen[0])
     level = ours.mean["kept_psnr"]
     head = ["method", "settings", "best setting", "success, %", "exact, %", "kept, dB", "kept, SSIM"]
@@ -51,8 +51,9 @@ def _kept_and_truth(point: Point) -> list[str]:
 
 
 def verdicts(rows: Sequence[Row], chosen: Sequence[Point], points: Sequence[Point]) -> str:
-    """A line for every rival: by how much the first of the chosen wins or loses, in success at one
-    level of preservation, and each at its best setting; clear is what exceeds two standard errors."""
+    """A line for every rival: by how much the first of the chosen wins or loses, in success at
+    one level of preservation, and each at its best setting; clear is what exceeds two standard
+    errors."""
     ours, *rivals = chosen
     lines = []
     for rival in rivals:
@@ -119,8 +120,8 @@ def settings_csv(points: Sequence[Point]) -> str:
 
 
 def steps_table(series: Mapping[str, Sequence[Sequence[Point]]], level: float) -> str:
-    """Every number of steps of every solver, each with the points of its skips: the best of them,
-    and success where they cross ``level`` dB kept."""
+    """Every number of steps of every solver, each with the points of its skips: the best of
+    them, and success where they cross ``level`` dB kept."""
     head = ["solver", "steps", "best skip", "UNet samples", "to the truth, dB", "success, %", "kept, dB"]
     head.append(f"success at {level:.1f} dB kept, %")
     rows = []
