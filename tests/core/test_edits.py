@@ -66,6 +66,20 @@ def test_vacated_cells_get_noise_of_each_steps_own_scale():
     assert not torch.equal(moved.residuals, other.residuals)
 
 
+@pytest.mark.parametrize("process", list(Process))
+def test_vacated_cells_are_drawn_number_by_number_from_the_seed(process):
+    """The path alpha x_0 + sigma e around the border's x_0, then z: the 2R numbers after the total T."""
+    sigmas = flow_sigmas(9) if process is Process.FLOW else ddpm_sigmas(9)
+    source = invert(network(process=process), X0, Plan(sigmas, process=process, skip=2))
+    moved = shift(source, 3, 0, seed=4)
+    drawn = torch.randn(9 + 2 * 7, 4, 8, 10, generator=torch.Generator().manual_seed(5))[9:, ..., :3].double()
+    for i, step in enumerate(source.steps):
+        border = X0[1, ..., :1]
+        expected = step.alpha * border + step.sigma * drawn[i]
+        assert_close(moved.latents[i, 1, ..., :3], expected.float(), rtol=1e-5, atol=1e-5)
+        assert_close(moved.residuals[i, 1, ..., :3], step.up * drawn[7 + i])
+
+
 def test_the_fresh_noise_is_not_the_paths_own_when_the_seeds_are_equal():
     source = invert(gaussian(), torch.zeros(1, 4, 64, 64), Plan(ddpm_sigmas(20), seed=3))
     start = shift(source, 8, 0, seed=3).latents[0]
@@ -235,6 +249,21 @@ def test_bad_pushes_are_refused(arguments, options, words):
         push_color(maps(20), *arguments, **options)
 
 
+def test_a_push_without_settings_is_the_papers():
+    source = maps(20)
+    expected = push_color(source, TARGET, MASK, strength=0.05, start=70, end=20)
+    assert torch.equal(push_color(source, TARGET, MASK).pull, expected.pull)
+
+
+def test_a_masks_and_a_targets_dtype_do_not_change_the_maps():
+    source = maps(20)
+    expected = push_color(source, TARGET + 1, MASK)
+    for dtype in (torch.float64, torch.float16, torch.bool):
+        pushed = push_color(source, TARGET.double() + 1, MASK.to(dtype))
+        assert pushed.pull.dtype == torch.float32
+        assert torch.equal(pushed.residuals, expected.residuals)
+
+
 def test_maps_without_noise_cannot_be_pushed():
     with pytest.raises(ValueError, match="eta 0"):
         push_color(maps(5, eta=0.0), TARGET, MASK)
@@ -266,6 +295,25 @@ def test_lights_and_darks_of_a_coloured_picture_are_those_of_its_luminance():
     lighter, darker = (0.2126 - 0.1424) / (1 - 0.1424), 0.0722 / 0.1424
     assert_close(shaded[0, 0, 0], torch.tensor([lighter, 0.4 + 0.6 * lighter, 1.0]))
     assert_close(shaded[0, 0, 1], darker * torch.tensor([0.0, 0.4, 1.0]))
+
+
+@pytest.mark.parametrize("grey", [0.0, 1.0])
+def test_black_stays_black_and_white_white_where_lights_and_darks_are_kept(grey):
+    """And in an empty mask nothing changes; nothing is divided by 0."""
+    picture = torch.full((1, 2, 3, 3), grey)
+    shaded = paint(picture, torch.ones(1, 2, 3, 1), (0.2, 0.4, 0.6), keep_lights=True)
+    assert_close(shaded, picture)
+    assert torch.equal(paint(picture, torch.zeros(1, 2, 3, 1), (0.2, 0.4, 0.6), keep_lights=True), picture)
+
+
+def test_the_middle_is_the_mean_inside_the_mask_however_small():
+    picture = torch.full((1, 2, 3, 3), 0.9)
+    picture[0, 0, 0], picture[0, 0, 1] = 0.5, 0.25
+    mask = torch.zeros(1, 2, 3, 1)
+    mask[0, 0, 0] = 0.01
+    shaded = paint(picture, mask, (0.2, 0.4, 0.6), keep_lights=True)
+    assert_close(shaded[0, 0, 0], 0.5 + 0.01 * (torch.tensor([0.2, 0.4, 0.6]) - 0.5))
+    assert torch.equal(shaded[0, 1], picture[0, 1])
 
 
 def test_paint_is_flat_or_keeps_lights_and_darks():

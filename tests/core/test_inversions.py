@@ -7,7 +7,7 @@ import torch
 from fakes import Counting, ddpm_sigmas, flow_sigmas, gaussian, network
 from torch.testing import assert_close
 
-from ddpm_core import Plan, Process, Solver, auxiliary_path, invert, push_color, replay, schedule, shift
+from ddpm_core import NoiseMaps, Plan, Process, Solver, auxiliary_path, invert, push_color, replay, schedule, shift
 from ddpm_core.inversions.choice import INVERSIONS, invert_by
 from ddpm_core.inversions.ddim import invert_ddim
 from ddpm_core.inversions.native import native_path
@@ -46,6 +46,29 @@ def test_a_native_path_has_the_marginals_of_the_auxiliary_one_and_remembers(x0, 
     ]
     assert min(correlations[0]) > 0.15
     assert max(map(abs, correlations[1])) < 0.1
+
+
+def test_a_native_path_draws_as_many_numbers_as_the_schedule_has_steps():
+    """15 steps and one cell: so short a draw is not the beginning of a longer one."""
+    x0, sigmas = torch.ones(1, 1, 1, 1), ddpm_sigmas(15)
+    first = torch.randn(15, 1, 1, 1, generator=torch.Generator().manual_seed(2))[0]
+    assert_close(native_path(x0, Plan(sigmas, seed=2))[0, 0], (1 + sigmas[0] * first).float())
+
+
+@pytest.mark.parametrize("process", list(Process))
+def test_a_step_of_ddim_inversion_is_its_formula(x0, process):
+    sigmas, denoise = sigmas_of(process, 6), network(process=process)
+    plan = Plan(sigmas, process=process, skip=2, guidance=3.5)
+    x, expected = x0.double(), []
+    for sigma, sigma_next in reversed(list(zip(sigmas[2:-1], sigmas[3:]))):
+        a, a_next = (process.alpha(s) for s in (sigma, sigma_next))
+        guess = x if process is Process.FLOW else x * ((1 + sigma**2) / (1 + sigma_next**2)) ** 0.5
+        eps_hat = (guess - a * denoise(guess, sigma.expand(2))) / sigma
+        x = a / a_next * (x - sigma_next * eps_hat) + sigma * eps_hat
+        expected.append(x)
+    maps = invert_ddim(denoise, x0, plan)
+    assert_close(maps.latents[:-1].flip(0), torch.stack(expected).float(), rtol=1e-5, atol=1e-5)
+    assert (maps.guidance, maps.skipped) == (3.5, 2)
 
 
 def test_a_native_path_takes_the_steps_of_the_sampler_from_the_true_picture(x0):
@@ -89,6 +112,14 @@ def test_sdedit_has_the_plans_settings_and_noise_of_its_own(x0, process, eta):
     ups = torch.tensor([step.up for step in schedule(sigmas[3:], eta=eta, process=process)]).view(-1, 1, 1, 1, 1)
     assert_close(maps.residuals, ups * drawn(x0, 18, 11)[-5:], rtol=1e-6, atol=1e-6)
     assert torch.equal(maps.predictions, x0.expand(5, *x0.shape))
+
+
+def test_sdedit_of_any_dtype_can_be_saved(x0, tmp_path):
+    """safetensors refuses tensors that share memory: with one step, the prediction and x_0."""
+    maps = sdedit(x0.double(), Plan(ddpm_sigmas(8), skip=7))
+    assert maps.latents.dtype == torch.float32
+    maps.save(tmp_path / "maps.safetensors")
+    assert torch.equal(NoiseMaps.load(tmp_path / "maps.safetensors").predictions, maps.predictions)
 
 
 def test_sdedit_uses_no_noise_of_its_path_again(x0):
@@ -212,10 +243,11 @@ def test_the_callback_of_ddim_inversion_sees_the_path_from_the_picture_to_the_no
         assert_close(prediction, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_predictions_of_ddim_inversion_lead_along_its_path(x0):
+@pytest.mark.parametrize("process", list(Process))
+def test_the_predictions_of_ddim_inversion_lead_along_its_path(x0, process):
     """latents[i + 1] is the mean of latents[i] and predictions[i]."""
-    sigmas = ddpm_sigmas(12)
-    maps = invert_ddim(network(), x0, Plan(sigmas, skip=3))
+    sigmas = sigmas_of(process, 12)
+    maps = invert_ddim(network(process=process), x0, Plan(sigmas, skip=3, process=process))
     assert maps.skipped == 3
     assert torch.equal(maps.latents[-1], x0)
     for step, x, x_next, x0_hat in zip(maps.steps, maps.latents, maps.latents[1:], maps.predictions):

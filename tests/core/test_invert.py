@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from ddpm_core import Plan, Process, Solver, auxiliary_path, invert, replay
 from ddpm_core.checks import BadArgument
-from ddpm_core.denoise import call, state_device
+from ddpm_core.denoise import call, ran_out_of_memory, state_device
 
 SHAPES = {"square": (4, 8, 8), "tall": (4, 12, 6), "video": (3, 3, 6, 8)}
 
@@ -117,6 +117,59 @@ def test_the_path_is_the_picture_plus_independent_noise_of_each_level():
     assert_close(noise.std((1, 2, 3, 4)), torch.ones(10).double(), rtol=0, atol=0.03)
     neighbours = (noise[1:] * noise[:-1]).mean((1, 2, 3, 4))
     assert_close(neighbours, torch.zeros(9).double(), rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("process", list(Process))
+def test_the_path_is_drawn_number_by_number_from_the_seed(process):
+    """15 steps and one cell: so short a draw is not the beginning of a longer one."""
+    x0 = picture(2, 1, 1, 1)
+    sigmas = flow_sigmas(15) if process is Process.FLOW else ddpm_sigmas(15)
+    plan = Plan(sigmas, skip=4, seed=6, process=process)
+    noise = torch.stack([torch.randn(15, 1, 1, 1, generator=torch.Generator().manual_seed(s)) for s in (6, 7)], 1)
+    levels = sigmas[:-1].view(-1, 1, 1, 1, 1)
+    expected = process.alpha(levels) * x0 + levels * noise
+    assert_close(auxiliary_path(x0, plan), torch.cat((expected[4:].float(), x0[None])))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_maps_hold_the_predictions_on_the_path_and_the_plans_settings(dtype):
+    plan = Plan(ddpm_sigmas(7), skip=2, eta=0.4, solver=Solver.DPMPP_2M_SDE, seed=5, guidance=3.5)
+    maps = invert(network(), picture(2, 4, 8, 8, dtype=dtype), plan)
+    assert maps.predictions.dtype == dtype
+    for prediction, latent, step in zip(maps.predictions, maps.latents, maps.steps):
+        expected = network()(latent.double(), torch.full((2,), step.sigma, dtype=torch.float64))
+        assert_close(prediction, expected.to(dtype))
+    settings = ("eta", "solver", "process", "seed", "guidance")
+    assert [getattr(maps, name) for name in settings] == [getattr(plan, name) for name in settings]
+    assert (maps.skipped, maps.total_steps) == (2, 7)
+
+
+def test_a_mask_and_a_path_may_have_another_dtype_than_the_latents():
+    x0, plan = picture(1, 4, 8, 8), Plan(ddpm_sigmas(7))
+    path = auxiliary_path(x0, plan)
+    mask = torch.rand(1, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    maps = invert(network(), x0, plan, mask=mask, path=path.double())
+    assert maps.latents.dtype == maps.mask.dtype == torch.float32
+    assert torch.equal(maps.latents, path)
+    assert_close(replay(network(0.9), maps), replay(network(0.9), maps, mask=mask))
+
+
+def test_how_far_a_path_misses_the_picture_is_said():
+    x0, plan = picture(1, 4, 8, 8), Plan(ddpm_sigmas(7))
+    path = auxiliary_path(x0, plan)
+    path[-1, 0, 0, 0, 0] -= 0.25
+    with pytest.raises(BadArgument, match=r"differs by up to 0\.25\."):
+        invert(network(), x0, plan, path=path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["CUDA out of memory", "DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED when calling"],
+)
+def test_a_lack_of_memory_is_known_by_its_words_too(words):
+    assert ran_out_of_memory(RuntimeError(words))
+    assert ran_out_of_memory(torch.cuda.OutOfMemoryError("in other words"))
+    assert not ran_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_the_edit_is_the_difference_form_that_needs_no_maps():

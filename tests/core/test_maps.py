@@ -54,6 +54,31 @@ def test_a_callers_metadata_does_not_replace_what_the_file_says_of_itself(tmp_pa
     assert NoiseMaps.load(tmp_path / "maps.safetensors").eta == MAPS.eta
 
 
+def test_maps_may_have_as_many_steps_as_files_may():
+    assert dataclasses.replace(MAPS, skipped=9_995).total_steps == 10_000
+
+
+@pytest.mark.parametrize("cast", [torch.Tensor.float, torch.Tensor.tolist, torch.Tensor.double])
+def test_sigmas_are_kept_in_double_precision_whatever_they_come_as(cast):
+    sigmas = MAPS.sigmas.float().double()
+    maps = dataclasses.replace(MAPS, sigmas=cast(sigmas))
+    assert maps.sigmas.dtype == torch.float64
+    assert torch.equal(maps.sigmas, sigmas)
+
+
+def test_maps_are_the_same_only_if_they_are_one_object():
+    """Tensors have no truth value to compare by."""
+    assert MAPS in (None, MAPS)
+    assert dataclasses.replace(MAPS) != MAPS
+
+
+def test_the_longest_schedule_is_saved_and_loaded(tmp_path):
+    zeros = torch.zeros(10_001, 1, 1, 1, 1)
+    sigmas = torch.linspace(1, 0, 10_001, dtype=torch.float64)
+    NoiseMaps(sigmas, zeros, zeros[1:].double(), zeros[1:].clone()).save(tmp_path / "maps.safetensors")
+    assert NoiseMaps.load(tmp_path / "maps.safetensors").total_steps == 10_000
+
+
 def test_the_container_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         MAPS.eta = 0.5
@@ -117,6 +142,11 @@ def test_to_changes_the_dtype_of_the_values_and_keeps_the_levels():
         ({"mask": torch.full((2, 1, 6, 8), torch.nan)}, "mask must be finite"),
         ({"eta": -0.1}, "eta must lie in"),
         ({"skipped": -1}, "skipped must be 0 or more; got -1"),
+        ({"skipped": 9_996}, "at most 10000 steps, the skipped ones included; got 10001"),
+        ({"latents": MAPS.latents[:, 0]}, r"latents must have shape .*got \(6, 4, 6, 8\)"),
+        ({"latents": MAPS.latents[..., :0]}, "none of them 0; got"),
+        ({"latents": MAPS.latents[:, :0]}, "none of them 0; got"),
+        ({"process": Process.FLOW}, "sigmas of a flow process"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_both_values(change, words):

@@ -15,6 +15,8 @@ TENSORS = ("latents", "residuals", "predictions")
 SIGMAS = ddpm_sigmas(20)
 LEFT = torch.cat((torch.ones(1, 1, 8, 5), torch.zeros(1, 1, 8, 5)), dim=-1)
 EXACT = {"rtol": 0, "atol": 1e-5}
+BASE = invert(gaussian(), X0, Plan(SIGMAS))
+FINE = [invert(gaussian(), x[:1, :, :2, :2], Plan(ddpm_sigmas(200))) for x in (X0, OTHER)]
 PROCESSES = pytest.mark.parametrize("process", [Process.VE, Process.FLOW])
 
 
@@ -190,6 +192,46 @@ def test_a_mix_of_late_steps_has_the_others_maps_there():
     assert_close(mixed.latents[-1], OTHER, **EXACT)
 
 
+def test_a_mask_is_mixed_as_the_last_step_is_and_a_pull_step_by_step():
+    """Some of the steps only: 50 to 25 per cent are steps 10 to 15 of 20."""
+    a, b = (invert(gaussian(), x, Plan(SIGMAS)) for x in (X0, OTHER))
+    pushed = push_color(b, OTHER + 1, LEFT, start=100, end=0)
+    masked = dataclasses.replace(a, mask=LEFT)
+    early, late = mix(masked, pushed, 0.5, start=50, end=25), mix(masked, pushed, 0.5, start=25, end=0)
+    assert_close(early.mask, LEFT)
+    assert_close(late.mask, 0.5 * LEFT + 0.5)
+    inside = torch.zeros(20, 1, 1, 1, 1)
+    inside[10:16] = 0.5
+    assert_close(early.pull, inside * pushed.pull)
+    assert_close(early.predictions, torch.lerp(a.predictions, b.predictions, inside))
+
+
+def test_the_guidance_of_a_mix_is_that_of_both_or_unknown():
+    a, b, other = (invert(gaussian(), X0, Plan(SIGMAS, guidance=scale)) for scale in (3.5, 3.5, 1.0))
+    assert mix(a, b, 0.5).guidance == 3.5
+    assert mix(a, other, 0.5).guidance is None
+
+
+def test_noise_levels_may_differ_by_rounding_alone():
+    a = invert(gaussian(), X0, Plan(SIGMAS))
+    b = invert(gaussian(), X0, Plan(SIGMAS.float() * (1 + 5e-5)))
+    check_same(mix(a, b, 0.0), a)
+    with pytest.raises(ValueError, match="same noise levels"):
+        mix(a, invert(gaussian(), X0, Plan(SIGMAS * (1 + 5e-4))), 0.5)
+
+
+@pytest.mark.parametrize("change", [lambda m, **k: scale(m, 0.5, **k), lambda m, **k: mix(m, FINE[1], 0.5, **k)])
+def test_the_window_is_all_steps_if_none_is_given(change):
+    """Of 200 steps the last one starts at 0.5 per cent."""
+    check_same(change(FINE[0]), change(FINE[0], start=100, end=0))
+    shorter = change(FINE[0], start=100, end=1)
+    assert not torch.equal(change(FINE[0]).residuals[-1], shorter.residuals[-1])
+
+
+def test_the_seed_of_a_scale_is_0_if_none_is_given():
+    check_same(scale(BASE, 0.5), scale(BASE, 0.5, seed=0))
+
+
 def test_masks_and_pushes_are_mixed_too():
     a, b = (invert(gaussian(), x, Plan(SIGMAS)) for x in (X0, OTHER))
     pushed = push_color(b, OTHER + 1, LEFT)
@@ -198,9 +240,6 @@ def test_masks_and_pushes_are_mixed_too():
     assert_close(mixed.pull, 0.25 * pushed.pull)
     assert_close(mixed.mask, 0.75 * LEFT + 0.25)
     assert mix(a, b, 0.5).mask is None
-
-
-BASE = invert(gaussian(), X0, Plan(SIGMAS))
 
 
 @pytest.mark.parametrize(
@@ -230,6 +269,7 @@ def test_maps_that_do_not_belong_together_are_refused(other, words):
     [
         ({"amount": 2.0}, "lie in"),
         ({"amount": 0.5, "start": 10, "end": 20}, "end < start"),
+        ({"amount": 0.5, "start": 50, "end": 50}, "end < start"),
         ({"amount": 0.5, "mask": LEFT[0]}, "mask must"),
     ],
 )

@@ -77,7 +77,8 @@ def test_measures_of_known_maps_over_all_items_and_cells():
     z = torch.stack((first + 5, -2 * first, other, other))
     measures = statistics(made_up(z, [8.0, 4.0, 2.0, 1.0, 0.0], skipped=6))
     unbiased = {"correction": 0}
-    assert_close(measures.variance, torch.stack([v.var(**unbiased) for v in (first, 2 * first, other)]))
+    variances = torch.stack([v.var(**unbiased) for v in (first, 2 * first, other)])
+    assert_close(measures.variance, variances, rtol=1e-12, atol=0)
     assert_close(
         measures.correlation,
         torch.stack(
@@ -85,6 +86,18 @@ def test_measures_of_known_maps_over_all_items_and_cells():
         ),
     )
     assert_close(measures.times, torch.tensor([40.0, 30.0, 20.0], dtype=torch.float64))
+
+
+def test_two_steps_with_noise_are_enough(picture):
+    measures = statistics(invert(gaussian(), picture, Plan(ddpm_sigmas(3))))
+    assert (len(measures.variance), len(measures.correlation), len(measures.times)) == (2, 1, 2)
+
+
+def test_equal_vectors_have_no_angle_between_them():
+    """Rounding takes some cosines above 1."""
+    vectors = torch.randn(1, 1000, 3, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1)
+    assert angles(vectors).max() < 0.1
+    assert torch.isfinite(angles(-vectors)).all()
 
 
 def test_maps_without_noise_are_refused(picture):
