@@ -68,7 +68,7 @@ def test_vacated_cells_get_noise_of_each_steps_own_scale():
 
 @pytest.mark.parametrize("process", list(Process))
 def test_vacated_cells_are_drawn_number_by_number_from_the_seed(process):
-    """The path alpha x_0 + sigma e around the border's x_0, then z: the 2R numbers after the total T."""
+    """The path alpha x_0 + sigma e around the border's x_0, then z: the 2R numbers after T."""
     sigmas = flow_sigmas(9) if process is Process.FLOW else ddpm_sigmas(9)
     source = invert(network(process=process), X0, Plan(sigmas, process=process, skip=2))
     moved = shift(source, 3, 0, seed=4)

@@ -1,4 +1,5 @@
-"""The container and its files: what fits is kept whole, what does not is refused with both values."""
+"""The container and its files: what fits is kept whole, what does not is refused with both
+values."""
 
 import dataclasses
 import json

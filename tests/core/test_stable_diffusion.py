@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from ddpm_core import Plan, invert, replay
+from ddpm_core.checks import BadArgument
 from ddpm_core.demo.model import CONTEXT, SCHEDULER, TEXT, build_pipeline, write_tokenizer
 from ddpm_core.models.stable_diffusion import Pipeline, leading_timesteps
 
@@ -301,6 +302,20 @@ def test_a_saved_folder_loads(kind, request, tmp_path):
     sigma = torch.tensor([1.0, 3.0])
     expected = Pipeline(pipe).denoiser("a red star", guidance=2.0)(X0, sigma)
     assert_close(loaded.denoiser("a red star", guidance=2.0)(X0, sigma), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_errors_have_the_name_of_the_argument(sd):
+    model = Pipeline(sd)
+    denoise = model.denoiser(["a red star", "a moon"], guidance=1.0)
+    for argument, call in {
+        "steps": lambda: model.sigmas(0),
+        "pictures": lambda: model.encode(torch.rand(1, 3, 30, 32)),
+        "latents": lambda: model.decode(torch.full((1, 4, 4, 4), torch.nan)),
+        "x": lambda: denoise(X0[:1], torch.ones(1)),
+    }.items():
+        with pytest.raises(BadArgument) as caught:
+            call()
+        assert caught.value.argument == argument
 
 
 def test_what_is_no_model_is_refused(tmp_path, sd):

@@ -60,11 +60,8 @@ class FakeUNet(nn.Module):
     def __init__(self, seconds=0.0):
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
-        self.config, self.device, self.dtype = (
-            SimpleNamespace(in_channels=4, sample_size=8),
-            torch.device("cpu"),
-            torch.float64,
-        )
+        self.conv_in = SimpleNamespace(weight=self.gain)  # device and dtype
+        self.config, self.device = SimpleNamespace(in_channels=4, sample_size=8), torch.device("cpu")
         self.seconds = seconds
 
     def forward(self, x, t, encoder_hidden_states, added_cond_kwargs):
@@ -76,8 +73,8 @@ class FakeUNet(nn.Module):
 
 
 def fake_model(seconds=0.0):
-    def encode_prompt(prompt, negative_prompt, **_):
-        return [torch.full((1, 2, 3), len(words) / 100, dtype=torch.float64) for words in (prompt, negative_prompt)]
+    def encode_prompt(prompt, **_):
+        return torch.full((1, 2, 3), len(prompt) / 100, dtype=torch.float64), None
 
     vae = SimpleNamespace(config=SimpleNamespace(latent_channels=4, block_out_channels=(0,) * 4))
     return Pipeline(

@@ -56,8 +56,8 @@ def random_unet(config: dict, device: torch.device | str, dtype: torch.dtype) ->
 
 
 def random_pipeline(config: dict, device: torch.device | str, dtype: torch.dtype) -> Pipeline:
-    """``random_unet`` with random embeddings for prompts (the same for every prompt) and no
-    autoencoder: for timing, not for pictures."""
+    """``random_unet`` with random embeddings for prompts (one for the empty prompt, one for all
+    others) and no autoencoder: for timing, not for pictures."""
     from diffusers import DDIMScheduler
 
     from ...demo.model import SCHEDULER
@@ -69,7 +69,12 @@ def random_pipeline(config: dict, device: torch.device | str, dtype: torch.dtype
         shapes += [(1, pooled)] * 2
     generator = torch.Generator(device).manual_seed(1)
     embeddings = [torch.randn(shape, generator=generator, device=device, dtype=dtype) for shape in shapes]
+
+    def encode_prompt(prompt: str, **_) -> list[torch.Tensor | None]:
+        """As diffusers without guidance: (hidden, None), or (hidden, None, pooled, None)."""
+        of_prompt = embeddings[1::2] if prompt == "" else embeddings[::2]
+        return [part for tensor in of_prompt for part in (tensor, None)]
+
     vae = SimpleNamespace(config=SimpleNamespace(latent_channels=unet.config.in_channels, block_out_channels=(0,) * 4))
-    return Pipeline(
-        SimpleNamespace(unet=unet, vae=vae, scheduler=DDIMScheduler(**SCHEDULER), encode_prompt=lambda **_: embeddings)
-    )
+    scheduler = DDIMScheduler(**SCHEDULER)
+    return Pipeline(SimpleNamespace(unet=unet, vae=vae, scheduler=scheduler, encode_prompt=encode_prompt))
