@@ -193,7 +193,7 @@ def _walk(maps: NoiseMaps, running: Running, mask: Tensor | None = None) -> Tens
 def _walk_for_sockets(maps: NoiseMaps, running: Running) -> Tensor:
     """The same for SamplerCustomAdvanced, to which other things may be connected, and whose latent
     may have a mask."""
-    check_fits("NoiseMapSampler", maps, running.guider.model_patcher)
+    check_fits("NoiseMapSampler", maps, running.guider.model_patcher, socket=None)
     expected, got = maps.sigmas.to(running.sigmas), running.sigmas
     if expected.shape != got.shape or not torch.allclose(expected, got, rtol=1e-3, atol=1e-4):
         problem = f"the sampler got {_levels(got)}, and its noise maps have {_levels(expected)}."

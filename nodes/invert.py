@@ -99,7 +99,8 @@ class EditFriendlyInvert(io.ComfyNode):
         sigmas = _spaced(model, scheduler, steps) if sigmas is None else sigmas
         with naming("EditFriendlyInvert", "model", **_sockets("model", source)):
             settings = {"skip": skip, "eta": eta, "solver": Solver(solver), "seed": seed}
-            plan = _plan(model, sigmas, guidance=cfg, **settings)
+            process = process_of("EditFriendlyInvert", "model", model)
+            plan = _plan(process, sigmas, guidance=cfg, **settings)
             guider = make_guider(model, positive, negative, cfg)
             return io.NodeOutput(_invert("EditFriendlyInvert", guider, latent, plan, inversion, chunk))
 
@@ -144,7 +145,8 @@ class EditFriendlyInvertAdvanced(io.ComfyNode):
     ) -> io.NodeOutput:
         with naming("EditFriendlyInvertAdvanced", "guider", **_sockets("guider", "sigmas")):
             settings = {"skip": skip, "eta": eta, "solver": Solver(solver), "seed": seed}
-            plan = _plan(guider.model_patcher, sigmas, guidance=guidance_of(guider), **settings)
+            process = process_of("EditFriendlyInvertAdvanced", "guider", guider.model_patcher)
+            plan = _plan(process, sigmas, guidance=guidance_of(guider), **settings)
             return io.NodeOutput(_invert("EditFriendlyInvertAdvanced", guider, latent, plan, inversion, chunk))
 
 
@@ -168,8 +170,8 @@ def _spaced(model, scheduler: str, steps: int) -> torch.Tensor:
     return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)[-(steps + 1) :]
 
 
-def _plan(model, sigmas: torch.Tensor, **settings) -> Plan:
-    process, levels = process_of(model), sigmas.double().tolist()
+def _plan(process: Process, sigmas: torch.Tensor, **settings) -> Plan:
+    levels = sigmas.double().tolist()
     if process is Process.FLOW and levels and 1 < levels[0] < 1.001:
         levels[0] = 1.0  # some flow models' greatest sigma is above 1 by rounding
     return Plan(levels, process=process, **settings)
@@ -178,6 +180,9 @@ def _plan(model, sigmas: torch.Tensor, **settings) -> Plan:
 def _invert(node: str, guider, latent: dict, plan: Plan, inversion: str, chunk: int) -> NoiseMaps:
     """The noise maps of a LATENT under a guider."""
     model = guider.model_patcher
+    if getattr(latent["samples"], "is_nested", False):
+        problem = "it holds several latents in one (a video and its sound?), and noise maps are of one."
+        raise NodeError(node, "latent", problem, "Use a model for pictures or for video alone.")
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     _check_latent(node, model, samples)
     mask = latent.get("noise_mask")

@@ -83,8 +83,9 @@ def check_maps(node: str, maps: NoiseMaps, socket: str = "noise_maps") -> None:
         raise NodeError(node, socket, problem, "Connect the output of EditFriendlyInvert.")
 
 
-def check_fits(node: str, maps: NoiseMaps, model) -> None:
-    """Raise NodeError unless the maps belong to the model's kind of latent and process."""
+def check_fits(node: str, maps: NoiseMaps, model, socket: str | None = "model") -> None:
+    """Raise NodeError unless the maps belong to the model's kind of latent and process; ``socket``
+    is the one that the model comes in at, if the node has it."""
     check_maps(node, maps)
     remedy = "Use the model that the picture was inverted with."
     latent_format, held = model.get_model_object("latent_format"), (maps.latents.shape[2], maps.latents.dim() - 3)
@@ -93,15 +94,27 @@ def check_fits(node: str, maps: NoiseMaps, model) -> None:
         ours = f"the maps have {held[0]} latent channels in {held[1]} dimensions"
         problem = f"{ours} and the model has {needed[0]} in {needed[1]}."
         raise NodeError(node, "noise_maps", problem, remedy)
-    process = process_of(model)
+    process = process_of(node, socket, model)
     if maps.process is not process:
         problem = f"the maps were made with a '{maps.process.value}' model and this is a '{process.value}' model."
         raise NodeError(node, "noise_maps", problem, remedy)
 
 
-def process_of(model) -> Process:
-    """The process that a MODEL was trained for."""
-    return Process.FLOW if isinstance(model.get_model_object("model_sampling"), CONST) else Process.VE
+def process_of(node: str, socket: str | None, model) -> Process:
+    """The process that a MODEL was trained for. Raises NodeError for one that does not go from
+    noise to a picture as the core does."""
+    sampling, kind = model.get_model_object("model_sampling"), type(model.model).__name__
+    # By name: an older ComfyUI has only some of them.
+    if any(base.__name__.startswith("IMG_TO_IMG") for base in type(sampling).__mro__):
+        problem = f"the model ({kind}) turns one picture into another, without noise between, so it has no noise maps."
+        raise NodeError(node, socket, problem, "Use a model that makes pictures from noise and a prompt.")
+    if not isinstance(sampling, CONST):
+        return Process.VE
+    scale = getattr(sampling, "noise_scale", 1.0)  # since 2026
+    if scale != 1:
+        problem = f"the model ({kind}) was trained with noise {scale:g} times as strong; noise maps are for 1."
+        raise NodeError(node, socket, problem, "Use another model, or set its noise scale to 1.")
+    return Process.FLOW
 
 
 def maps_latent(maps: NoiseMaps, model) -> Tensor:

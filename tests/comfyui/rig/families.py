@@ -1,0 +1,368 @@
+"""Run with ComfyUI's Python, in ComfyUI's folder: the true classes of the model families, a few
+blocks wide and with random weights, along the pack's nodes; and models that the nodes refuse.
+
+Usage: families.py PACK OUT.json. Numbers are errors and changes relative to the greatest value.
+"""
+
+import copy
+import json
+import tempfile
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+from comfyui_process import arguments, load_pack
+
+# isort: split
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.supported_models as supported
+import torch
+
+pack_folder, wanted = arguments
+WORDS, POOLED = 32, 16  # widths of the prompts
+HEADS = {"num_heads": 2}
+SETTINGS = {"steps": 6, "skip": 1, "solver": "first_order", "scheduler": "simple", "seed": 3}
+
+UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 64,
+    "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2],
+    "transformer_depth": [1, 1],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1],
+    "context_dim": WORDS,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+}
+SD1 = {**UNET, "use_linear_in_transformer": False}
+SD2 = {**UNET, "use_linear_in_transformer": True}
+SDXL = {**SD2, "adm_in_channels": POOLED + 6 * 256, "num_classes": "sequential"}
+FLUX = {
+    "image_model": "flux",
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_size": 2,
+    "vec_in_dim": POOLED,
+    "context_in_dim": WORDS,
+    "hidden_size": 64,
+    "mlp_ratio": 2.0,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "axes_dim": [8, 12, 12],
+    "theta": 10000,
+    "qkv_bias": True,
+    "guidance_embed": True,
+    **HEADS,
+}
+CHROMA = {
+    **{name: value for name, value in FLUX.items() if name not in ("vec_in_dim", "guidance_embed")},
+    "image_model": "chroma",
+    "in_channels": 64,
+    "out_channels": 64,
+    "in_dim": 64,
+    "out_dim": 64,
+    "hidden_dim": 64,
+    "n_layers": 1,
+}
+SD3 = {
+    "in_channels": 16,
+    "patch_size": 2,
+    "depth": 2,  # heads of 64
+    "input_size": None,
+    "num_patches": 64,
+    "pos_embed_max_size": 8,
+    "pos_embed_scaling_factor": None,
+    "adm_in_channels": POOLED,
+    "context_embedder_config": {
+        "target": "torch.nn.Linear",
+        "params": {"in_features": WORDS, "out_features": 128},
+    },
+    "qk_norm": "rms",
+    "x_block_self_attn_layers": [0],
+}
+AURA = {
+    "in_channels": 4,
+    "dim": 64,
+    "n_layers": 2,
+    "n_double_layers": 1,
+    "n_heads": 2,
+    "global_conddim": 64,
+    "cond_seq_dim": WORDS,
+    "max_seq": 64,
+}
+LUMINA = {
+    "image_model": "lumina2",
+    "patch_size": 2,
+    "in_channels": 16,
+    "dim": 64,
+    "n_layers": 1,
+    "n_refiner_layers": 1,
+    "n_heads": 2,
+    "n_kv_heads": 1,
+    "multiple_of": 16,
+    "qk_norm": True,
+    "cap_feat_dim": WORDS,
+    "axes_dims": [8, 12, 12],
+    "axes_lens": [64, 64, 64],
+}
+QWEN = {
+    "image_model": "qwen_image",
+    "in_channels": 64,
+    "out_channels": 16,
+    "num_layers": 1,
+    "attention_head_dim": 32,
+    "num_attention_heads": 2,
+    "joint_attention_dim": WORDS,
+    "axes_dims_rope": (8, 12, 12),
+}
+WAN = {
+    "image_model": "wan2.1",
+    "model_type": "t2v",
+    "in_dim": 16,
+    "out_dim": 16,
+    "dim": 64,
+    "ffn_dim": 64,
+    "freq_dim": 32,
+    "text_dim": WORDS,
+    "text_len": 8,
+    "num_layers": 1,
+    **HEADS,
+}
+COSMOS = {
+    "image_model": "cosmos_predict2",
+    "max_img_h": 240,
+    "max_img_w": 240,
+    "max_frames": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_spatial": 2,
+    "patch_temporal": 1,
+    "model_channels": 64,
+    "num_blocks": 1,
+    "crossattn_emb_channels": WORDS,
+    "pos_emb_cls": "rope3d",
+    "pos_emb_learnable": True,
+    "use_adaln_lora": True,
+    "adaln_lora_dim": 16,
+    **HEADS,
+}
+HUNYUAN = {
+    **FLUX,
+    "image_model": "hunyuan_video",
+    "patch_size": [1, 2, 2],
+    "theta": 256,
+    "byt5": False,
+    "meanflow": False,
+}
+
+V = {"output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.tensor([-1.0, 1.0])}
+ZERO_SNR = {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}
+PICTURE, FRAME, VIDEO = (8, 8), (1, 8, 8), (2, 8, 8)
+# name: (class, configuration, what its checkpoint is told apart by, cells, guidance)
+FAMILIES = {
+    "SD 1.5": (supported.SD15, SD1, {}, PICTURE, 3.5),
+    "SD 2 (v)": (supported.SD20, SD2, V, PICTURE, 3.5),
+    "SDXL": (supported.SDXL, SDXL, {}, PICTURE, 3.5),
+    "SDXL (v, zero terminal SNR)": (supported.SDXL, SDXL, ZERO_SNR, PICTURE, 3.5),
+    "SD3": (supported.SD3, SD3, {}, PICTURE, 3.5),
+    "Flux": (supported.Flux, FLUX, {}, PICTURE, 1.0),
+    "Chroma": (supported.Chroma, CHROMA, {}, PICTURE, 3.5),
+    "AuraFlow": (supported.AuraFlow, AURA, {}, PICTURE, 3.5),
+    "Lumina 2": (supported.Lumina2, LUMINA, {}, PICTURE, 3.5),
+    "Qwen-Image": (supported.QwenImage, QWEN, {}, FRAME, 2.5),
+    "Wan": (supported.WAN21_T2V, WAN, {}, VIDEO, 3.5),
+    "Cosmos-Predict2": (supported.CosmosT2IPredict2, COSMOS, {}, VIDEO, 3.5),
+    "HunyuanVideo": (supported.HunyuanVideo, HUNYUAN, {}, VIDEO, 1.0),
+}
+
+
+def random_model(kind, unet_config, keys):
+    """A MODEL of a family, with every weight drawn at random, the zero ones of a new model too."""
+    config = kind(copy.deepcopy(unet_config))
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model(dict(keys), "")
+    generator = torch.Generator().manual_seed(0)
+    gain = 0.5 if "num_res_blocks" in unet_config else 1.0  # a UNet of no training makes noise of noise
+    for name, weight in model.diffusion_model.named_parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=gain * weight[0].numel() ** -0.5, generator=generator)
+        elif name.endswith("bias"):
+            torch.nn.init.normal_(weight, std=0.1, generator=generator)
+        else:
+            torch.nn.init.constant_(weight, 1.0)
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, cpu, cpu)
+
+
+def prompt(seed, **more):
+    generator = torch.Generator().manual_seed(seed)
+    words = torch.randn(1, 8, WORDS, generator=generator)
+    return [[words, {"pooled_output": torch.randn(1, POOLED, generator=generator), **more}]]
+
+
+class Family:
+    """A model with the nodes around it."""
+
+    def __init__(self, name):
+        kind, config, keys, cells, self.cfg = FAMILIES[name]
+        self.model = random_model(kind, config, keys)
+        channels = self.model.get_model_object("latent_format").latent_channels
+        self.latent = torch.randn(2, channels, *cells, generator=torch.Generator().manual_seed(1))
+        more = {"attention_mask": torch.ones(1, 8, dtype=torch.long)} if name == "Lumina 2" else {}
+        self.source, self.target, self.negative = (prompt(seed, **more) for seed in (11, 12, 13))
+
+    def invert(self, samples, *, eta=1.0, chunk=0, seed=SETTINGS["seed"], **more):
+        settings = {**SETTINGS, "cfg": self.cfg, "eta": eta, "chunk": chunk, "seed": seed}
+        latent = {"samples": samples, **more}
+        node = nodes.invert.EditFriendlyInvert
+        return node.execute(self.model, self.source, self.negative, latent, **settings).args[0]
+
+    def edit(self, maps, prompt, **more):
+        settings = {"cfg": self.cfg, "skip": -1, **more}
+        return nodes.edit.NoiseMapEdit.execute(self.model, prompt, self.negative, maps, **settings).args[0]["samples"]
+
+    def velocity(self, x, sigma, prompt):
+        """What the model itself says at one noise level, without guider and sampler."""
+        [[words, more]] = prompt
+        x, sigma = x.float(), x.new_full((len(x),), sigma).float()
+        extra = {"y": more["pooled_output"]}
+        if "guidance" in more:
+            extra["guidance"] = torch.tensor([more["guidance"]])
+        x0_hat = self.model.model.apply_model(x, sigma, c_crossattn=words, **extra)
+        return ((x - x0_hat) / sigma.view(-1, *[1] * (x.dim() - 1))).double()
+
+
+def apart(one, other):
+    return ((one - other).abs().max() / other.abs().max()).item()
+
+
+def checks(family):
+    """{what: how far apart}."""
+    both, one = family.latent, family.latent[:1]
+    seen = {}
+    for eta in (0.0, 1.0):
+        maps = family.invert(one, eta=eta)
+        back = family.edit(maps, family.source)
+        seen[f"back, eta {eta:g}"] = apart(back, one)
+        seen[f"moved, eta {eta:g}"] = apart(family.edit(maps, family.target), one)
+    edited = family.edit(maps, family.target)
+    sizes = []
+    hook = family.model.model.diffusion_model.register_forward_pre_hook(lambda module, x: sizes.append(len(x[0])))
+    batch = family.invert(both)
+    hook.remove()
+    seen["most rows in a call"] = max(sizes)
+    seen["back, batch of 2"] = apart(family.edit(batch, family.source), both)
+    together, second = family.edit(batch, family.target), family.invert(both[1:], seed=SETTINGS["seed"] + 1)
+    seen["batch of 2, as alone"] = apart(together, torch.cat((edited, family.edit(second, family.target))))
+    seen["chunk 1, as by itself"] = apart(family.invert(both, chunk=1).residuals, batch.residuals)
+    seen["chunk 3, as by itself"] = apart(family.invert(both, chunk=3).residuals, batch.residuals)
+    half = torch.zeros(1, 64, 64)
+    half[..., :32] = 1
+    masked = family.edit(maps, family.target, mask=half)
+    left, right = (torch.arange(8) < 4), (torch.arange(8) >= 4)
+    seen["outside the mask"] = apart(masked[..., right], one[..., right])
+    seen["moved, inside the mask"] = apart(masked[..., left], one[..., left])
+    inverted = family.invert(one, noise_mask=half)
+    seen["back, with a noise mask"] = apart(family.edit(inverted, family.source), one)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "maps.safetensors"
+        maps.save(path)
+        seen["saved and loaded"] = apart(family.edit(type(maps).load(path), family.target), edited)
+    return seen
+
+
+def flow_edit(name, guidance, cfg_source, cfg_target):
+    """An edit at eta 0 by the nodes, beside FlowEdit's own update (Kulikov et al. 2412.08629,
+    algorithm 1) on the model's own velocities and the path's noise:
+
+        z_src = (1 - t) x_src + t n,   z_tar = z_fe + z_src - x_src,
+        z_fe <- z_fe + (t_next - t) (v(z_tar; target) - v(z_src; source))
+    """
+    family = Family(name)
+    if guidance:
+        family.source, family.target = (prompt(seed, guidance=g) for seed, g in zip((11, 12), guidance))
+    one, family.cfg = family.latent[:1], cfg_source
+    maps = family.invert(one, eta=0.0)
+    edited = family.edit(maps, family.target, cfg=cfg_target)
+
+    def guided(x, t, words, cfg):
+        u = 0 if cfg == 1 else (1 - cfg) * family.velocity(x, t, family.negative)
+        return u + cfg * family.velocity(x, t, words)
+
+    x_src = z_fe = family.model.model.process_latent_in(one).double()
+    for t, t_next, z_src in zip(maps.sigmas[:-1].tolist(), maps.sigmas[1:].tolist(), maps.latents.double()):
+        z_tar = z_fe + z_src - x_src
+        change = guided(z_tar, t, family.target, cfg_target) - guided(z_src, t, family.source, cfg_source)
+        z_fe = z_fe + (t_next - t) * change
+    expected = family.model.model.process_latent_out(z_fe.float())
+    return {"FlowEdit": apart(edited, expected), "moved": apart(expected, one)}
+
+
+def edit_models(family):
+    """A model that is shown pictures beside its prompt, in both prompts."""
+    pictures = {"reference_latents": [family.latent[1:]]}
+    family.source, family.target, plain = prompt(11, **pictures), prompt(12, **pictures), family.source
+    maps = family.invert(family.latent[:1])
+    seen = {"back, with a reference": apart(family.edit(maps, family.source), family.latent[:1])}
+    return {**seen, "moved, without the reference": apart(family.edit(maps, plain), family.latent[:1])}
+
+
+def refusals(family):
+    """{what: the error} for models and latents that have no noise maps."""
+
+    def sampling(*bases, **attributes):
+        changed = family.model.clone()
+        flow = comfy.model_sampling.ModelSamplingDiscreteFlow
+        changed.add_object_patch("model_sampling", type("Sampling", (flow, *bases), attributes)())
+        return changed
+
+    const = comfy.model_sampling.CONST
+    velocity = type("IMG_TO_IMG_VELOCITY", (const,), {})  # as ComfyUI of 2026 has it
+    maps, said = family.invert(family.latent), {}
+    for name, model, samples in (
+        ("IMG_TO_IMG", sampling(comfy.model_sampling.IMG_TO_IMG), family.latent),
+        ("IMG_TO_IMG_VELOCITY", sampling(velocity), family.latent),
+        ("noise_scale", sampling(const, noise_scale=4.0), family.latent),
+        ("nested", family.model, SimpleNamespace(is_nested=True)),
+    ):
+        real, family.model = family.model, model
+        said[name] = [refusal(family.invert, samples)]
+        if model is not real:
+            said[name].append(refusal(family.edit, maps, family.target))
+        family.model = real
+    family.model = sampling(const, noise_scale=1.0)
+    said["noise_scale 1"] = apart(family.edit(family.invert(family.latent), family.source), family.latent)
+    return said
+
+
+def refusal(run, *arguments):
+    try:
+        run(*arguments)
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+def tried(work, *arguments):
+    try:
+        return work(*arguments)
+    except Exception:
+        return {"error": traceback.format_exc()}
+
+
+with torch.inference_mode():
+    nodes = load_pack(pack_folder)
+    found = {"families": {name: tried(lambda n: checks(Family(n)), name) for name in FAMILIES}}
+    found["references"] = {name: tried(lambda n: edit_models(Family(n)), name) for name in ("Flux", "Qwen-Image")}
+    found["flow"] = {
+        "Flux": flow_edit("Flux", (1.5, 5.5), 1.0, 1.0),
+        "SD3": flow_edit("SD3", None, 3.5, 13.5),
+    }
+    found["refusals"] = refusals(Family("SD3"))
+    Path(wanted).write_text(json.dumps(found, indent=1))
