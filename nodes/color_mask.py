@@ -10,7 +10,16 @@ from comfy_api.latest import io
 from ..ddpm_core import paint, parse_color, push_color
 from ..ddpm_core.checks import check_finite
 from .host.masks import MASK_REMEDY, latent_mask
-from .host.wires import NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_fits, naming, window_inputs, window_sockets
+from .host.wires import (
+    NOISE_MAPS_TOOLTIP,
+    NoiseMapsType,
+    Socket,
+    check_fits,
+    known,
+    naming,
+    window_inputs,
+    window_sockets,
+)
 
 
 class ColorMaskEdit(io.ComfyNode):
@@ -25,6 +34,7 @@ class ColorMaskEdit(io.ComfyNode):
             category="edit-friendly noise maps",
             description="Push a colour, or what you painted by hand, into a region. The prompts must not name the old "
             "colour: leave them empty, or name the new one.",
+            **known(io.Schema, search_aliases=["recolor", "recolour", "change colour", "paint region", "stroke edit"]),
             inputs=[
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
                 io.Model.Input("model", tooltip="The model that the picture was inverted with."),

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..ddpm_core.demo import scenes
 from .host.demo_model import load_clip, load_model, load_vae
-from .host.wires import naming
+from .host.wires import known, naming
 
 
 class LoadDemoModel(io.ComfyNode):
@@ -22,6 +22,7 @@ class LoadDemoModel(io.ComfyNode):
             category="edit-friendly noise maps/demo",
             description="A small diffusion model of drawn scenes that ships with the pack: try every node with no "
             "download. It draws 192 x 192 pictures.",
+            **known(io.Schema, search_aliases=["example model", "test model", "tiny checkpoint"]),
             inputs=[],
             outputs=[
                 io.Model.Output(
@@ -54,6 +55,7 @@ class DrawDemoScene(io.ComfyNode):
             category="edit-friendly noise maps/demo",
             description="A picture for the demo model: one shape on a shaded background with a few grey dots. "
             "Position, size, rotation, shading and dots come from the layout number.",
+            **known(io.Schema, search_aliases=["example picture", "test image", "shapes"]),
             inputs=[
                 io.Combo.Input("shape", options=shapes, default="star", tooltip="The shape."),
                 io.Combo.Input("fill", options=fills, default="striped", tooltip="How the shape is filled."),

@@ -25,11 +25,14 @@ from .host.wires import (
     Socket,
     check_fits,
     check_maps,
+    known,
     maps_latent,
     naming,
 )
 
 SKIP = Socket("skip", "-1 is the skip of the inversion; to skip less, invert again with a lower one.")
+ALIASES = ["text-guided editing", "prompt editing", "real image editing", "change prompt", "img2img", "resample"]
+ALIASES += ["unsampler", "FlowEdit", "FlowAlign", "h-Edit", "LEDITS", "LEDITS++"]
 
 
 class NoiseMapEdit(io.ComfyNode):
@@ -46,6 +49,7 @@ class NoiseMapEdit(io.ComfyNode):
             category="edit-friendly noise maps",
             description="Sample along noise maps. Another prompt edits the picture; the source prompt at the source "
             "guidance gives it back exactly.",
+            **known(io.Schema, search_aliases=ALIASES),
             inputs=[
                 io.Model.Input("model", tooltip="The model that the picture was inverted with."),
                 io.Conditioning.Input(
@@ -86,6 +90,7 @@ class NoiseMapEdit(io.ComfyNode):
                     optional=True,
                     tooltip="Pulls every step towards what the model saw in the source: 0 is none, 0.01 as in "
                     "FlowAlign; more keeps more of the picture.",
+                    **known(io.Float.Input, advanced=True),
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The edited picture, for VAE Decode.")],
@@ -133,6 +138,7 @@ class NoiseMapSampler(io.ComfyNode):
             description="The same edit as Noise Map Edit through the stock SamplerCustomAdvanced, with any guider: "
             "connect all three outputs. As latent_image take the latent that was inverted, or an empty one of its "
             "size; a noise mask in it says where the picture may change.",
+            **known(io.Schema, search_aliases=[*ALIASES, "custom sampler"]),
             inputs=[NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP), _skip_input()],
             outputs=[
                 io.Noise.Output(

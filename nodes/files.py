@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from ..ddpm_core import NoiseMaps
 from ..ddpm_core.checks import NotFinite
 from ..ddpm_core.maps_file import FORMAT
-from .host.wires import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, naming
+from .host.wires import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, known, naming
 
 SUFFIX = ".safetensors"
 FOLDER = "noise_maps"  # the subfolder that is searched: whole output folders can be very large
@@ -35,6 +35,7 @@ class SaveNoiseMaps(io.ComfyNode):
             description="Save noise maps to the output folder, with the workflow, to edit the picture another day "
             "without inverting it again.",
             is_output_node=True,
+            **known(io.Schema, search_aliases=["save inversion", "save latent", "export noise"]),
             inputs=[
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
                 io.String.Input(
@@ -48,6 +49,7 @@ class SaveNoiseMaps(io.ComfyNode):
                     default="full",
                     tooltip="full gives the picture back exactly; half takes 3/8 of the space, and the picture comes "
                     "back only nearly (see the help).",
+                    **known(io.Combo.Input, advanced=True),
                 ),
             ],
             outputs=[],
@@ -107,6 +109,7 @@ class LoadNoiseMaps(io.ComfyNode):
             category="edit-friendly noise maps/files",
             description="Load noise maps that were saved before. Edit them with the model of their inversion; its "
             "prompts and cfg give the picture back.",
+            **known(io.Schema, search_aliases=["load inversion", "load latent", "import noise"]),
             inputs=[
                 io.Combo.Input(
                     "file",

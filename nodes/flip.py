@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..ddpm_core import flip
 from ..ddpm_core.edits.flip import FLIPS
-from .host.wires import NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_maps, naming
+from .host.wires import NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_maps, known, naming
 
 
 class FlipNoiseMaps(io.ComfyNode):
@@ -20,6 +20,7 @@ class FlipNoiseMaps(io.ComfyNode):
             display_name="Flip Noise Maps",
             category="edit-friendly noise maps",
             description="Mirror the picture before it is edited, with no new inversion.",
+            **known(io.Schema, search_aliases=["mirror", "flip latent", "flip image"]),
             inputs=[
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
                 io.Combo.Input(

@@ -18,6 +18,7 @@ from .host.wires import (
     NoiseMapsType,
     Socket,
     check_fits,
+    known,
     maps_latent,
     naming,
 )
@@ -35,6 +36,7 @@ class EditGrid(io.ComfyNode):
             category="edit-friendly noise maps",
             description="Edit one inversion at several values of skip and cfg, and lay the edits out as one labelled "
             "sheet. Choose the panel that you like, and give its values to Noise Map Edit: the same picture comes out.",
+            **known(io.Schema, search_aliases=["XY plot", "compare settings", "parameter sweep", "contact sheet"]),
             inputs=[
                 io.Model.Input("model", tooltip="The model that the picture was inverted with."),
                 io.Conditioning.Input(
@@ -68,6 +70,7 @@ class EditGrid(io.ComfyNode):
                     max=1024,
                     step=8,
                     tooltip="Pixels a side of a panel of the sheet, 128 to 1024.",
+                    **known(io.Int.Input, advanced=True),
                 ),
             ],
             outputs=_outputs(),

@@ -21,6 +21,7 @@ from .host.wires import (
     NodeError,
     NoiseMapsType,
     Socket,
+    known,
     naming,
     process_of,
     seed_input,
@@ -28,6 +29,8 @@ from .host.wires import (
 
 # SDEdit needs no node: it is KSampler with denoise below 1.
 INVERSIONS = [method for method in choice.INVERSIONS if method != "sdedit"]
+ALIASES = ["DDPM inversion", "DDIM inversion", "image inversion", "unsampler", "unsample", "real image editing"]
+ALIASES += ["FlowEdit", "LEDITS", "LEDITS++", "CycleDiffusion"]
 
 
 class EditFriendlyInvert(io.ComfyNode):
@@ -43,6 +46,7 @@ class EditFriendlyInvert(io.ComfyNode):
             category="edit-friendly noise maps",
             description="Invert a picture into noise maps that give it back exactly. Edit them, or sample along them "
             "with another prompt (Noise Map Edit).",
+            **known(io.Schema, search_aliases=ALIASES),
             inputs=[
                 io.Model.Input(
                     "model",
@@ -117,6 +121,7 @@ class EditFriendlyInvertAdvanced(io.ComfyNode):
             category="edit-friendly noise maps",
             description="The same inversion with a guider and noise levels of your own, from the nodes around "
             "SamplerCustomAdvanced.",
+            **known(io.Schema, search_aliases=ALIASES),
             inputs=[
                 io.Guider.Input(
                     "guider",
@@ -266,6 +271,7 @@ def _solver_input() -> io.Combo.Input:
         default=Solver.FIRST_ORDER.value,
         tooltip="first_order is the paper's and edits best. dpmpp_2m_sde reconstructs exactly too, but edits roughly, "
         "most of all with few steps.",
+        **known(io.Combo.Input, advanced=True),
     )
 
 
@@ -283,6 +289,7 @@ def _chunk_input() -> io.Int.Input:
         max=64,
         tooltip="Timesteps evaluated in one batch: more is faster and takes more memory. "
         "0 chooses what fits; running out of memory halves it.",
+        **known(io.Int.Input, advanced=True),
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..ddpm_core.measure.metrics import psnr, ssim
 from ..ddpm_core.measure.perceptual import Unavailable, load_lpips
-from .host.wires import NodeError
+from .host.wires import NodeError, known
 
 NODE = "EditMetrics"
 SMALLEST = 11  # pixels: SSIM's window
@@ -29,6 +29,10 @@ class EditMetrics(io.ComfyNode):
             category="edit-friendly noise maps/measure",
             description="Measure how much of the source an edit keeps: PSNR, SSIM, LPIPS where it is installed, "
             "and CLIP's similarity of the two pictures.",
+            **known(
+                io.Schema,
+                search_aliases=["PSNR", "SSIM", "LPIPS", "CLIP similarity", "compare images", "image difference"],
+            ),
             inputs=[
                 io.Image.Input(
                     "source",
@@ -47,6 +51,7 @@ class EditMetrics(io.ComfyNode):
                     max=100.0,
                     step=0.5,
                     tooltip="How much the difference picture is amplified, 0 to 100; 1 is as it is.",
+                    **known(io.Float.Input, advanced=True),
                 ),
                 io.Mask.Input(
                     "mask",

@@ -13,6 +13,7 @@ from .host.wires import (
     NoiseMapsType,
     Socket,
     check_maps,
+    known,
     naming,
     window_inputs,
     window_sockets,
@@ -31,6 +32,7 @@ class MixNoiseMaps(io.ComfyNode):
             description="Blend two inversions: everywhere, inside a mask (a collage that the model draws), or in some "
             "of the steps (the layout of one, the details of the other). Both need the same size, steps, scheduler, "
             "eta and solver.",
+            **known(io.Schema, search_aliases=["blend images", "interpolate", "morph", "collage", "merge latents"]),
             inputs=[
                 NoiseMapsType.Input(
                     "noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} What stays where nothing is blended in."

@@ -12,6 +12,7 @@ from .host.wires import (
     NoiseMapsType,
     Socket,
     check_maps,
+    known,
     naming,
     seed_input,
     window_inputs,
@@ -30,6 +31,7 @@ class ScaleNoiseMaps(io.ComfyNode):
             category="edit-friendly noise maps",
             description="Keep only a share of the picture's structure, in all steps or some: the model gets more "
             "freedom than cfg and skip alone give it. Fresh noise fills up what is taken away.",
+            **known(io.Schema, search_aliases=["edit strength", "denoise strength", "weaken structure"]),
             inputs=[
                 NoiseMapsType.Input(
                     "noise_maps", tooltip=f"{NOISE_MAPS_TOOLTIP} Push a colour after this, or the push is scaled too."

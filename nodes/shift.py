@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..ddpm_core import shift
 from ..ddpm_core.edits.shift import FILLS
-from .host.wires import NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_maps, naming, seed_input
+from .host.wires import NOISE_MAPS_TOOLTIP, NoiseMapsType, Socket, check_maps, known, naming, seed_input
 
 
 class ShiftNoise(io.ComfyNode):
@@ -22,6 +22,7 @@ class ShiftNoise(io.ComfyNode):
             display_name="Shift Noise",
             category="edit-friendly noise maps",
             description="Move the picture inside its frame: the model draws what comes in at the border.",
+            **known(io.Schema, search_aliases=["move image", "translate", "pan", "offset", "image shifting"]),
             inputs=[
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
                 io.Int.Input(

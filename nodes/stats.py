@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..ddpm_core.measure.plots import figure_picture, statistics_figure, statistics_text
 from ..ddpm_core.measure.stats import statistics
-from .host.wires import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, naming
+from .host.wires import NOISE_MAPS_TOOLTIP, NodeError, NoiseMapsType, check_maps, known, naming
 
 
 class NoiseMapStats(io.ComfyNode):
@@ -23,6 +23,7 @@ class NoiseMapStats(io.ComfyNode):
             description="Plot the variance of the noise maps by step and their correlation from step to step. Native "
             "maps have 1 and 0; edit-friendly ones are well above 1 and near -0.5, and that is why edits keep the "
             "picture.",
+            **known(io.Schema, search_aliases=["noise statistics", "variance", "correlation", "plot noise"]),
             inputs=[
                 NoiseMapsType.Input(
                     "noise_maps",

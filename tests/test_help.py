@@ -1,6 +1,7 @@
 """The help pages and the translations say what the nodes have: no input forgotten, none made up, no
 picture missing."""
 
+import ast
 import json
 import math
 import re
@@ -51,6 +52,18 @@ every_node = pytest.mark.parametrize("node", NODES)
 def test_all_pages_belong_to_a_node():
     found = {path.relative_to(DOCS).with_suffix("").as_posix().partition("/")[0] for path in DOCS.rglob("*.md")}
     assert found == set(NODES)
+
+
+def test_every_node_has_other_names_to_search_it_by():
+    """In the source: the ComfyUI of the golden file knows no such names."""
+    calls = [call for path in (PACK / "nodes").glob("*.py") for call in ast.walk(ast.parse(path.read_text("utf-8")))]
+    schemas = [
+        {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        for call in calls
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "io.Schema"
+    ]
+    named = {ast.literal_eval(schema["node_id"]) for schema in schemas if "search_aliases=" in schema.get(None, "")}
+    assert named == set(NODES)
 
 
 @every_node

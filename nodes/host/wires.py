@@ -3,6 +3,7 @@ person at the graph, and whether maps fit a model."""
 
 from __future__ import annotations
 
+import inspect
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -20,8 +21,19 @@ NOT_FINITE = (
 ALL_STEPS = "Lower end, or raise start; 100 and 0 are all steps."
 
 
+# Edits are compared at one seed; an older ComfyUI can only be told that there is a choice.
+SEED_CONTROL = io.ControlAfterGenerate.fixed if hasattr(io, "ControlAfterGenerate") else True
+
+
+def known(kind: type, **options) -> dict:
+    """Those options of an input or a schema that the installed ComfyUI's class takes: an older one
+    raises at the others."""
+    return {name: value for name, value in options.items() if name in inspect.signature(kind).parameters}
+
+
 def seed_input(tooltip: str) -> io.Int.Input:
-    return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
+    limits = {"min": 0, "max": 0xFFFFFFFFFFFFFFFF}
+    return io.Int.Input("seed", default=0, **limits, control_after_generate=SEED_CONTROL, tooltip=tooltip)
 
 
 def window_inputs(
@@ -30,7 +42,7 @@ def window_inputs(
     """``start`` and ``end`` in per cent of the schedule from its end; ``verb`` says what happens to
     the steps between."""
     rest = "in per cent of the schedule from its end: 100 is the noisy start."
-    percent = {"min": 0.0, "max": 100.0, "step": 1.0}
+    percent = {"min": 0.0, "max": 100.0, "step": 1.0, **known(io.Float.Input, advanced=True)}
     return [
         io.Float.Input("start", default=start, **percent, tooltip=f"First {verb} step, {rest}{start_note}"),
         io.Float.Input("end", default=end, **percent, tooltip=f"Last {verb} step, {rest}{end_note}"),

@@ -326,6 +326,11 @@ def signatures(server):
     """Each node's info, less what another version of ComfyUI may change: keys that it adds, the
     folder's name and the list of its schedulers."""
     info = {name: {key: value for key, value in server.object_info()[name].items() if key in SIGNATURE} for name in IDS}
+    for spec in (spec for entry in info.values() for specs in entry["input"].values() for spec in specs.values()):
+        options = spec[1] if len(spec) > 1 else {}
+        options.pop("advanced", None)
+        if "control_after_generate" in options:
+            options["control_after_generate"] = bool(options["control_after_generate"])
     scheduler = info["EditFriendlyInvert"]["input"]["required"]["scheduler"]
     options = scheduler[1].pop("options", None) or scheduler[0]
     assert {"normal", "karras", "ddim_uniform"} <= set(options)
@@ -341,6 +346,18 @@ def test_the_signatures_are_the_golden_ones(server):
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(found, "utf-8")
     assert json.loads(found) == json.loads(GOLDEN.read_text("utf-8"))
+
+
+def test_a_newer_comfyui_is_told_what_an_older_one_would_refuse(server):
+    """Other names to search a node by, inputs that newcomers need not see, seeds that stay."""
+    info = server.object_info()
+    is_new = "search_aliases" in info["APG"]  # a node of ComfyUI's own
+    assert [name for name in IDS if bool(info[name].get("search_aliases")) != is_new] == []
+    required = info["EditFriendlyInvert"]["input"]["required"]
+    assert [name for name, spec in required.items() if spec[1].get("advanced")] == (
+        ["solver", "chunk"] if is_new else []
+    )
+    assert required["seed"][1]["control_after_generate"] == ("fixed" if is_new else True)
 
 
 def test_every_input_and_output_has_a_tooltip(server):
