@@ -1,4 +1,4 @@
-"""Command line: ``python -m ddpm_core`` and one of demo, edit, bench, speed, evaluate."""
+"""Command line: ``python -m ddpm_core`` and the name of a command."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ COMMANDS = {  # name: (module, what it does); a module has add_options(parser) a
     "edit": ("lab.edit", "edit a picture of your own by prompts"),
     "bench": ("lab.bench.command", "measure the methods against each other on scenes whose true edits are known"),
     "speed": ("lab.speed.command", "time an edit beside the authors' way and plain sampling"),
+    "batch": ("lab.batch.command", "edit a set of pictures of your own, with one process or many"),
     "evaluate": ("lab.evaluate.command", "edit and measure a set of pictures of your own"),
 }
 
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}; {remedy}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; bench and evaluate go on from here when they are started again", file=sys.stderr)
+        print("stopped; bench, batch and evaluate go on from here when they are started again", file=sys.stderr)
         return 130
     return 0
 

@@ -56,6 +56,14 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     add("--grow", type=int, default=0, help="latent cells by which the mask grows (default: %(default)s)")
 
 
+def mode_of(args: argparse.Namespace) -> dict:
+    """The options of ``add_edit_options`` that are not what they are where nothing is said."""
+    bare = argparse.ArgumentParser()
+    add_edit_options(bare)
+    usual = vars(bare.parse_args([]))
+    return {name: getattr(args, name) for name in usual if getattr(args, name) != usual[name]}
+
+
 def calls_of(args: argparse.Namespace) -> int:
     """How often an edit goes along the steps: once, and once more for its mask."""
     return 2 if args.mask == "auto" else 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 Row = dict[str, str | float]
@@ -20,38 +22,108 @@ def as_number(cell: str) -> str | float:
         return cell
 
 
+class Table:
+    """A CSV file with fixed columns that only grows: a row is there from its line's end on, and what
+    a stopped run wrote of a line is cut off here.
+
+    Nothing of it is kept in memory. Raises ValueError for a file with other columns.
+    """
+
+    def __init__(self, path: Path, columns: Iterable[str]):
+        self.path, self.columns = path, tuple(columns)
+        if self._size():
+            self._cut()
+        if self._size():
+            with path.open(encoding="utf-8", errors="replace", newline="") as file:
+                if tuple(next(csv.reader(file))) != self.columns:
+                    rule = f"{path} must begin with the columns {','.join(self.columns)}"
+                    raise ValueError(f"{rule}; it is of another version: choose another --out.")
+
+    def _size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def _cut(self) -> None:
+        """Leave whole lines only."""
+        with self.path.open("r+b") as file:
+            end, block = file.seek(0, os.SEEK_END), b""
+            while end and b"\n" not in block:
+                start = max(0, end - 65536)
+                file.seek(start)
+                block = file.read(end - start)
+                end = start
+            file.truncate(end + block.rfind(b"\n") + 1)
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        """All rows, the earliest first; what is no row is left out."""
+        if self._size():
+            with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
+                for cells in itertools.islice(csv.reader(file), 1, None):
+                    if len(cells) == len(self.columns):
+                        yield dict(zip(self.columns, cells))
+
+    def append(self, rows: Iterable[Mapping]) -> None:
+        """Write rows at the end; what else they hold is left out. Raises OSError, and then nothing
+        of them stays."""
+        size, text = self._size(), io.StringIO()
+        writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
+        if not size:
+            writer.writeheader()
+        writer.writerows(rows)
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                data = memoryview(text.getvalue().encode("utf-8"))
+                while data:
+                    data = data[file.write(data) :]
+        except OSError:
+            if self.path.exists():
+                os.truncate(self.path, size)
+            raise
+
+    def arrange(self, order: Iterable[str]) -> None:
+        """Bring the rows into this order of their last cells, which are plain words, and leave the
+        others behind them; of rows with the same last cell the newest stays. The file is replaced at
+        once."""
+        if not self._size():
+            return
+        part = self.path.with_suffix(".part")
+        with self.path.open("rb") as file, part.open("wb") as sorted_file:
+            sorted_file.write(file.readline())
+            starts, start = {}, file.tell()
+            for line in file:
+                starts[_last_cell(line)] = start
+                start += len(line)
+            for key in itertools.chain((key.encode() for key in order), list(starts)):
+                start = starts.pop(key, None)
+                if start is not None:
+                    file.seek(start)
+                    sorted_file.write(file.readline())
+        part.replace(self.path)
+
+    def last_cells(self) -> Iterator[str]:
+        """The last cell of every row, which is a plain word: a quick look at a long file."""
+        if self._size():
+            with self.path.open("rb") as file:
+                for line in itertools.islice(file, 1, None):
+                    yield _last_cell(line).decode("utf-8", errors="replace")
+
+
+def _last_cell(line: bytes) -> bytes:
+    return line.rstrip(b"\r\n").rpartition(b",")[2]
+
+
 class Store:
-    """A CSV file with fixed columns; the rows of earlier runs are read at once, half-written ones
-    are dropped.
+    """A table with its rows in memory; those of earlier runs are read at once.
 
     The columns named in ``key``, which come first where ``columns`` does not have them, tell one
-    row from another. ``read`` makes a value of a cell's text. Raises ValueError for a file with
+    row from another; cells that read as numbers are numbers. Raises ValueError for a file with
     other columns.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        key: Sequence[str],
-        columns: Iterable[str],
-        read: Callable[[str], str | float] = as_number,
-    ):
-        self.path, self.key, self.read = path, tuple(key), read
-        self.columns = (*(name for name in key if name not in columns), *columns)
+    def __init__(self, path: Path, key: Sequence[str], columns: Iterable[str]):
+        self.key = tuple(key)
+        self._table = Table(path, (*(name for name in key if name not in columns), *columns))
         self._rows: dict[tuple, Row] = {}
-        if path.exists():
-            self._load()
-
-    def _load(self) -> None:
-        text = self.path.read_bytes().decode("utf-8", errors="replace")
-        complete = text[: text.rfind("\n") + 1]
-        reader = csv.DictReader(io.StringIO(complete, newline=""))
-        if complete and tuple(reader.fieldnames) != self.columns:
-            rule = f"{self.path} must begin with the columns {','.join(self.columns)}"
-            raise ValueError(f"{rule}; it is of another version: choose another --out.")
-        self._keep(row for row in reader if None not in row.values())
-        if complete != text:
-            self._replace(complete)
+        self._keep(self._table)
 
     @property
     def rows(self) -> list[Row]:
@@ -61,22 +133,9 @@ class Store:
     def append(self, rows: Iterable[Row]) -> None:
         """Keep new rows, in memory and at the file's end; those that are there already are left
         out."""
-        new = [{name: str(row[name]) for name in self.columns} for row in rows if not self.holds([row])]
-        if not self.path.exists():
-            self._replace(self._text([]))
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, self.columns).writerows(new)
+        new = [row for row in rows if not self.holds([row])]
+        self._table.append(new)
         self._keep(new)
-
-    def put(self, row: Row) -> None:
-        """Keep a new row, or a changed one in its place; the file is replaced at once, so that it
-        always has all its rows."""
-        self._keep([row])
-        self._replace(self._text(self.rows))
-
-    def drop(self, unwanted: Callable[[Row], bool]) -> None:
-        """Forget rows; the file loses them with the next ``put``."""
-        self._rows = {key: row for key, row in self._rows.items() if not unwanted(row)}
 
     def holds(self, keys: Iterable[Row]) -> bool:
         """Whether there is a row for every one of these keys (more names than the key's are
@@ -89,22 +148,10 @@ class Store:
 
     def _keep(self, rows: Iterable[Row]) -> None:
         for row in rows:
-            self._rows[self._key(row)] = {name: self.read(str(row[name])) for name in self.columns}
+            self._rows[self._key(row)] = {name: as_number(str(row[name])) for name in self._table.columns}
 
     def _key(self, row: Row) -> tuple:
-        return tuple(self.read(str(row[name])) for name in self.key)
-
-    def _text(self, rows: Iterable[Row]) -> str:
-        out = io.StringIO()
-        writer = csv.DictWriter(out, self.columns)
-        writer.writeheader()
-        writer.writerows(rows)
-        return out.getvalue()
-
-    def _replace(self, text: str) -> None:
-        part = self.path.with_suffix(".part")
-        part.write_bytes(text.encode("utf-8"))
-        part.replace(self.path)
+        return tuple(as_number(str(row[name])) for name in self.key)
 
 
 def read_settings(folder: Path) -> dict:

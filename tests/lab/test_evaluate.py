@@ -20,9 +20,11 @@ from PIL import Image
 from ddpm_core.__main__ import parser
 from ddpm_core.demo.scenes import caption, render, scene_with
 from ddpm_core.lab import options
-from ddpm_core.lab.evaluate import command, metrics, work
-from ddpm_core.lab.evaluate.manifest import Entry, read_manifest
+from ddpm_core.lab.batch import drive, jobs
+from ddpm_core.lab.batch.manifest import Entry, read_manifest
+from ddpm_core.lab.evaluate import metrics
 from ddpm_core.lab.evaluate.report import summary
+from ddpm_core.lab.store import Table
 from ddpm_core.measure.pictures import to_image
 from ddpm_core.plan import Plan
 from ddpm_core.steps import Solver
@@ -76,7 +78,7 @@ def calls(monkeypatch, demo_model):
     """The sizes of the model's calls; the model is loaded once for all tests."""
     sizes = []
     hook = demo_model.pipe.unet.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    monkeypatch.setattr(command, "load_model", lambda args: demo_model)
+    monkeypatch.setattr(jobs, "load_model", lambda args: demo_model)
     yield sizes
     hook.remove()
 
@@ -286,7 +288,7 @@ def test_an_interrupted_run_has_its_rows_and_its_sheet(home, calls, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(work.tqdm, "update", stop)
+        patch.setattr(drive.Progress, "update", stop)
         with pytest.raises(ValueError, match="interrupted; start the same command again"):
             evaluate(home, WORKING)
     out = home / "out"
@@ -395,37 +397,39 @@ def test_prompts_guidance_and_the_negative_reach_the_inversion_and_the_edit(home
 
 
 def test_the_settings_reach_the_inversion(home, calls, demo_model, monkeypatch):
-    plans, real = [], work.invert_by
+    plans, real = [], jobs.invert_by
 
     def invert_by(method, denoise, x0, plan, **rest):
         plans.append((method, plan, tuple(x0.shape), rest))
         return real(method, denoise, x0, plan, **rest)
 
-    monkeypatch.setattr(work, "invert_by", invert_by)
+    monkeypatch.setattr(jobs, "invert_by", invert_by)
     more = ["--eta", "0.5", "--solver", "dpmpp_2m_sde", "--seed", "5", "--seeds", "2", "--chunk", "3"]
     evaluate(home, WORKING, *more)
     for seed, (method, plan, shape, rest) in zip((5, 6), plans, strict=True):
-        assert plan == Plan(demo_model.sigmas(4), 2, 0.5, Solver.DPMPP_2M_SDE, seed=seed)
+        assert plan == Plan(demo_model.sigmas(4), 2, 0.5, Solver.DPMPP_2M_SDE, seed=seed, guidance=1.0)
         assert (method, shape, rest) == ("edit-friendly", (1, 4, 8, 8), {"chunk": 3})
 
 
-def test_the_table_is_replaced_at_once(home, calls, monkeypatch):
-    """Until the next one is complete, results.csv is the one before it."""
-    replaced, real = [], Path.replace
+def test_the_table_grows_row_by_row_and_is_put_in_order_at_once(home, calls, monkeypatch):
+    """What the table has it keeps; a measured row stands behind the one that it replaces, until the
+    end."""
+    sizes, real = [], Table.append
 
-    def replace_file(self, target):
-        earlier = Path(target).read_bytes() if Path(target).exists() else b""
-        assert self.parent == Path(target).parent
-        assert self.read_bytes().startswith(earlier)
-        assert earlier.count(b"\n") == (len(replaced) + 1 if replaced else 0)
-        replaced.append(Path(target).name)
-        return real(self, target)
+    def append(self, rows):
+        before = self.path.read_bytes() if self.path.exists() else b""
+        real(self, rows)
+        after = self.path.read_bytes()
+        assert after.startswith(before)
+        assert after.endswith(b"\n")
+        sizes.append(after.count(b"\n") - 1)
 
-    monkeypatch.setattr(Path, "replace", replace_file)
+    monkeypatch.setattr(Table, "append", append)
     out = evaluate(home, WORKING)
-    assert replaced == ["results.csv"] * 2
-    assert len(read_rows(out)) == 2
+    assert sizes == [1, 2, 3, 4]
+    assert [row["target_prompt"] for row in read_rows(out)] == [GREEN, MOON]
     assert sorted(path.name for path in out.iterdir()) == [
+        ".lock",
         "edits",
         "index.html",
         "report.md",
@@ -509,7 +513,7 @@ def test_an_edit_that_is_not_finite_or_too_large_for_the_memory_is_a_broken_entr
     def fail(x0, *others, **options):
         raise errors.pop()
 
-    monkeypatch.setattr(work, "invert_by", fail)
+    monkeypatch.setattr(jobs, "invert_by", fail)
     for error, raised, words in (
         (ValueError("the model's prediction must be finite"), ValueError, "no edit could be made"),
         (RuntimeError("CUDA out of memory"), ValueError, "no edit could be made"),

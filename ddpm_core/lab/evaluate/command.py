@@ -6,17 +6,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ...inversions.choice import INVERSIONS
 from ...steps import Solver
-from ..options import add_inversion_options, add_model_options, check_device, fill_in, load_model
-from .manifest import Entry, read_manifest
-from .metrics import load_metrics
+from ..batch.command import add_set_options, notes, read_entries, resumable, runner_of
+from ..batch.command import settings_of as settings_of_edits
+from ..batch.drive import Errors, ask, edit_all, paths_of, seeds_of
+from ..batch.folder import Folder
+from ..batch.manifest import Entry
+from ..batch.sheet import sheet
+from ..options import fill_in
+from .measure import COLUMNS, Available, Measuring, measure_all
 from .report import report, summaries
-from .results import Results
-from .sheet import sheet
-from .work import Work
+from .sheet import cells, head
 
 
 def settings_of(args: argparse.Namespace) -> dict:
@@ -25,31 +27,14 @@ def settings_of(args: argparse.Namespace) -> dict:
     if args.inversion in ("ddim", "sdedit") and args.solver != Solver.FIRST_ORDER.value:
         only = Solver.FIRST_ORDER.value
         raise ValueError(f"--inversion {args.inversion} has --solver {only} only; got {args.solver}.")
-    if args.chunk < 1:
-        raise ValueError(f"--chunk must be 1 or more timesteps a call; got {args.chunk}.")
-    if args.seeds < 1:
-        raise ValueError(f"--seeds must be 1 or more; got {args.seeds}.")
     if args.inversion == "ddim" and args.seeds > 1:
         reason = "--inversion ddim draws no noise, every seed gives the same edit"
         raise ValueError(f"{reason}: --seeds must be 1; got {args.seeds}.")
     return {
-        "manifest": str(args.manifest.resolve()),
-        "model": str(args.model.resolve()) if args.model else "the demo model",
-        "config": str(args.config.resolve()) if args.config else None,
+        **settings_of_edits(args),
         "inversion": args.inversion,
-        "steps": args.steps,
-        "skip": args.skip,
-        "cfg": args.cfg,
         "cfg_source": None if args.inversion == "sdedit" else args.cfg_source,
-        "negative": args.negative,
         "eta": 0.0 if args.inversion == "ddim" else args.eta,
-        "solver": args.solver,
-        "seed": args.seed,
-        "seeds": args.seeds,
-        "chunk": args.chunk,
-        "size": args.size,
-        "device": args.device,
-        "dtype": args.dtype,
         "clip": args.clip,
     }
 
@@ -57,28 +42,24 @@ def settings_of(args: argparse.Namespace) -> dict:
 def run(args: argparse.Namespace) -> None:
     """Edit every picture of a manifest by every target prompt, measure the edits, and write a
     table, a report and a browsable sheet."""
-    check_device(args.device)
     fill_in(args)
     settings = settings_of(args)
-    entries, broken, unknown = read_manifest(args.manifest)
-    results = Results(args.out, settings)
-    for line, what in broken:
-        print(f"{args.manifest}, line {line}: {what}", file=sys.stderr)
-    if unknown:
-        print(f"Keys of the manifest that nothing reads: {', '.join(unknown)}", file=sys.stderr)
-    metrics, missing = load_metrics(args.clip, args.device)
-    for what in missing.values():
-        print(f"Left out: {what}", file=sys.stderr)
-    if args.seeds == 1 or "lpips" in missing:
-        missing["diversity"] = "Diversity needs --seeds 2 or more." if args.seeds == 1 else "Diversity needs LPIPS."
-    work = Work(args, load_model(args), metrics, results)
-    try:
-        work.edit_all(entries, broken)
-    except KeyboardInterrupt:
-        hint = f"start the same command again to go on from here. What there is lies in {args.out}."
-        raise ValueError(f"interrupted; {hint}") from None
-    finally:
-        rows = write_documents(work, entries, missing, broken, settings)
+    entries, errors = read_entries(args)
+    rows, missing = [], {}
+    with resumable(args.out), Folder(args.out, settings, COLUMNS) as folder:
+        try:
+            with runner_of(args, Measuring) as runner:
+                available = ask(runner, Available())
+                missing.update(available["missing"])
+                for what in missing.values():
+                    print(f"Left out: {what}", file=sys.stderr)
+                if args.seeds == 1 or "lpips" in missing:
+                    reason = "Diversity needs LPIPS." if args.seeds > 1 else "Diversity needs --seeds 2 or more."
+                    missing["diversity"] = reason
+                edit_all(args, entries, folder, runner, errors)
+                measure_all(args, entries, folder, runner, available["metrics"], errors)
+        finally:
+            rows += write_documents(args, entries, folder, missing, errors, settings)
     if not rows:
         raise ValueError(f"no edit could be made; see {args.out / 'report.md'} for what was wrong with each entry.")
     for label, mean, error, *_ in summaries(rows):
@@ -87,16 +68,26 @@ def run(args: argparse.Namespace) -> None:
 
 
 def write_documents(
-    work: Work, entries: Sequence[Entry], missing: dict[str, str], broken: list[tuple[int, str]], settings: dict
+    args: argparse.Namespace,
+    entries: Sequence[Entry],
+    folder: Folder,
+    missing: dict[str, str],
+    errors: Errors,
+    settings: dict,
 ) -> list[dict[str, str]]:
-    """report.md and index.html, from the rows that there are; these rows, each once."""
-    kept, paths_of = work.results.rows, {entry: [path for *_, path in work.edits(entry)] for entry in entries}
-    rows_of = {entry: [kept[path] for path in paths if path in kept] for entry, paths in paths_of.items()}
-    rows = list({row["picture"]: row for of_entry in rows_of.values() for row in of_entry}.values())
-    planned = len({path for paths in paths_of.values() for path in paths})
-    folder = work.results.folder
-    (folder / "report.md").write_text(report(rows, planned, missing, broken, settings), encoding="utf-8")
-    (folder / "index.html").write_text(sheet(rows_of, rows, missing, broken, settings), encoding="utf-8")
+    """errors.csv, report.md and index.html, from the rows that there are, and the table in the
+    manifest's order; these rows, each once."""
+    paths_by = {entry: paths_of(entry, seeds_of(args)) for entry in entries}
+    planned = {path: None for paths in paths_by.values() for path in paths}
+    folder.table.arrange(planned)
+    folder.write_errors(errors)
+    kept = {row["picture"]: row for row in folder.rows()}
+    rows_of = [(entry, [kept[path] for path in paths if path in kept]) for entry, paths in paths_by.items()]
+    rows = [kept[path] for path in planned if path in kept]
+    lists = [*([("Missing", list(missing.values()))] if missing else []), *notes(errors, settings)]
+    page = sheet("Evaluation", head(rows, settings), rows_of, lists, cells)
+    (folder.path / "report.md").write_text(report(rows, len(planned), lists), encoding="utf-8")
+    (folder.path / "index.html").write_text(page, encoding="utf-8")
     return rows
 
 
@@ -105,14 +96,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Started again with the same settings it goes on where it stopped. Broken entries are listed and left out; "
         "the exit code is 0 if there is at least one edit, else 1."
     )
+    add_set_options(parser, "out/evaluate")
     add = parser.add_argument
-    add(
-        "--manifest",
-        type=Path,
-        required=True,
-        help="a YAML list of entries with init_img, source_prompt and target_prompts, as the authors' test.yaml",
-    )
-    add("--out", type=Path, default=Path("out/evaluate"), help="the folder to write (default: %(default)s)")
     add(
         "--inversion",
         choices=INVERSIONS,
@@ -120,15 +105,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="ddim has eta 0; sdedit reads no source prompt, its strength is 1 - skip / steps (default: %(default)s)",
     )
     add(
-        "--seeds",
-        type=int,
-        default=1,
-        help="seeds a picture, from --seed on; 2 or more give the diversity (default: %(default)s)",
-    )
-    add(
         "--clip",
         default="openai/clip-vit-base-patch32",
         help="CLIP of the score: a folder of a transformers model, or its name on the hub (default: %(default)s)",
     )
-    add_model_options(parser)
-    add_inversion_options(parser)

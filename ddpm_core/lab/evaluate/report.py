@@ -33,14 +33,8 @@ def summaries(rows: Sequence[dict[str, str]]) -> list[tuple[str, ...]]:
     return lines
 
 
-def report(
-    rows: Sequence[dict[str, str]],
-    planned: int,
-    missing: dict[str, str],
-    broken: Sequence[tuple[int, str]],
-    settings: dict,
-) -> str:
-    """The measures of a run in Markdown."""
+def report(rows: Sequence[dict[str, str]], planned: int, lists: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """The measures of a run in Markdown, and titled lists."""
     pictures = len({row["image"] for row in rows})
     parts = [
         "# Evaluation",
@@ -48,16 +42,6 @@ def report(
         markdown(("metric", "mean", "standard error", "edits", "what it is"), summaries(rows)),
         f"{ERRORS} {TIMES}",
     ]
-    for title, items in notes(missing, broken, settings):
+    for title, items in lists:
         parts += [f"## {title}", "\n".join(f"- {item}" for item in items)]
     return "\n\n".join(parts) + "\n"
-
-
-def notes(missing: dict[str, str], broken: Sequence[tuple[int, str]], settings: dict) -> list[tuple[str, list[str]]]:
-    """What stands below the table: titles and lists; only what there is."""
-    parts = {
-        "Missing": list(missing.values()),
-        "Broken entries": [f"line {line}: {' '.join(what.split())}" for line, what in broken],
-        "Settings": [f"{name}: {'-' if value is None else value}" for name, value in settings.items()],
-    }
-    return [(title, items) for title, items in parts.items() if items]

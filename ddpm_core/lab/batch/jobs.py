@@ -1,0 +1,173 @@
+"""Jobs: what there is to do for one picture, and who does it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...denoise import ran_out_of_memory
+from ...inversions.choice import invert_by
+from ...maps import NoiseMaps
+from ...measure.pictures import load_picture, to_image
+from ...models.stable_diffusion import Pipeline
+from ...plan import Plan
+from ...steps import Solver
+from ..editing import edited_latent
+from ..options import check_device, load_model, side_of
+from .manifest import Entry
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job ended before its last row, and how many rows it lacks."""
+
+    what: str
+    lacking: int
+
+
+class Worker:
+    """The settings of a run, and its model, which is loaded when the first job asks for it."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.folder = args, args.out
+
+    @cached_property
+    def model(self) -> Pipeline:
+        check_device(self.args.device)
+        return load_model(self.args)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Raises BadArgument for settings that do not fit."""
+        args = self.args
+        return Plan(self.model.sigmas(args.steps), args.skip, args.eta, Solver(args.solver), guidance=args.cfg_source)
+
+    def source(self, entry: Entry) -> Tensor:
+        """The picture of an entry (1, 3, H, W), as it lies in the folder, or else is put there. Raises
+        ValueError for whatever is wrong with the file."""
+        path = self.folder / "sources" / entry.source_file
+        if not path.is_file():
+            save(to_image(read_source(entry, side_of(self.args, self.model), self.model.cell)[0]), path)
+        return read_png(path)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The question before all jobs of a run: what the model makes of the settings."""
+
+    size = 1
+
+    def do(self, worker: Worker) -> Iterator[dict]:
+        yield {"plan": worker.plan}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One inversion of a picture, and the edits along it.
+
+    entry    the picture and its source prompt
+    targets  the target prompts, of the entry's
+    plan     of the inversion, with its seed
+    """
+
+    entry: Entry
+    targets: tuple[str, ...]
+    plan: Plan
+
+    @property
+    def size(self) -> int:
+        return len(self.targets)
+
+    def do(self, worker: Worker) -> Iterator[dict]:
+        """Write the edits, and give a row for each."""
+        source = worker.source(self.entry)
+        start = time.perf_counter()
+        maps = self._invert(worker, source)
+        inverting = time.perf_counter() - start
+        for target in self.targets:
+            picture = f"edits/{self.entry.file(target, self.plan.seed)}"
+            start = time.perf_counter()
+            image = to_image(worker.model.decode(self._edit(worker, maps, target))[0])
+            editing = time.perf_counter() - start
+            save(image, worker.folder / picture)
+            yield {
+                "image": self.entry.name,
+                "source_prompt": self.entry.source,
+                "target_prompt": target,
+                "seed": str(self.plan.seed),
+                "seconds_inversion": f"{inverting:.4g}",
+                "seconds_edit": f"{editing:.4g}",
+                "picture": picture,
+            }
+
+    def _invert(self, worker: Worker, picture: Tensor) -> NoiseMaps:
+        args, model, denoise = worker.args, worker.model, None
+        if args.inversion != "sdedit":
+            denoise = model.denoiser(self.entry.source, guidance=args.cfg_source, negative=args.negative)
+        x0 = model.encode(picture).to(args.device)
+        return invert_by(args.inversion, denoise, x0, self.plan, chunk=args.chunk)
+
+    def _edit(self, worker: Worker, maps: NoiseMaps, target: str) -> Tensor:
+        return edited_latent(worker.args, worker.model, maps, self.entry.source, target)
+
+
+def finished(job, worker: Worker) -> Iterator[dict | Failure]:
+    """The rows of a job; what its picture, its prompts or the memory have against it is the last of
+    them. Raises what ends the run: OSError (a full disk), and mistakes of the code."""
+    made = 0
+    try:
+        for row in job.do(worker):
+            made += 1
+            yield row
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not ran_out_of_memory(error):
+            raise
+        yield Failure(str(error), job.size - made)
+
+
+def answer(job, worker: Worker) -> list[dict | Failure] | OSError | RuntimeError:
+    """``finished``, as a message between processes: all rows, or what ends the run."""
+    try:
+        return list(finished(job, worker))
+    except OSError as error:
+        return OSError(*error.args, *([error.filename] if error.filename else []))
+    except Exception:
+        return RuntimeError(f"a worker failed:\n{traceback.format_exc()}")
+
+
+def read_source(entry: Entry, side: int, cell: int) -> Tensor:
+    """The picture of an entry (1, 3, H, W). Raises ValueError for whatever is wrong with the file."""
+    try:
+        return load_picture(entry.image, side, cell)
+    except Exception as error:  # Pillow raises many kinds for foreign files
+        raise ValueError(f"init_img {entry.name} cannot be read as a picture: {error}") from error
+
+
+def read_png(path: Path) -> Tensor:
+    """A picture of the folder, (1, 3, H, W) in [0, 1]: what is measured is what lies on the disk, in
+    this run or a later one."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+
+
+def save(image, path: Path) -> None:
+    """A ``PIL.Image`` as a PNG file that is there whole or not at all."""
+    part = path.with_name(f"{path.stem}-{uuid4().hex}.part")  # two may write one picture: a killed run's worker
+    try:
+        image.save(part, format="PNG")
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
