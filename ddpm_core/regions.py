@@ -17,7 +17,8 @@ from .denoise import Callback, Denoise, predict_path
 from .edits.window import steps_between
 from .maps import NoiseMaps
 
-QUANTILE = 0.97  # of a picture's cells: what counts as a full difference; single cells may lie above
+QUANTILE = 0.99  # of a picture's cells: what counts as a full difference; single cells may lie above
+HARDLY = 0.05  # a contrast below which two prompts hardly differ for a picture
 
 
 def difference(

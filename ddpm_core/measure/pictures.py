@@ -35,6 +35,13 @@ def to_image(picture: Tensor):
     return Image.fromarray((picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
+def kept_in_grey(pictures: Tensor, mask: Tensor) -> Tensor:
+    """Pictures (N, 3, H, W) as they are where the mask (N, 1, H, W) is 1, and in dark grey where it
+    is 0."""
+    grey = pictures.mean(1, keepdim=True) / 2
+    return grey + mask.to(pictures) * (pictures - grey)
+
+
 def labelled_grid(rows: Sequence[Sequence[tuple[str, Tensor]]], side: int = 256):
     """Pictures (3, H, W) in rows and columns, each with its label below, as a ``PIL.Image``; a
     label may be empty or have several lines.

@@ -289,11 +289,18 @@ def changed(kind, **inputs):
 WINDOW = {"start": 100.0, "end": 0.0}
 GRID = {"model": ["model", 0], "positive": ["source", 0], "negative": ["empty", 0], "vae": ["model", 2]}
 GRID |= {"noise_maps": ["foreign", 0], "skips": "4", "cfgs": "3", "side": 128}
+MASK = {key: value for key, value in GRID.items() if key not in ("skips", "cfgs", "side")}
+MASK |= {"threshold": 0.4, "softness": 0.4, "grow": 0, "start": 100.0, "end": 0.0, "cfg": -1.0}
 SAVE = {"noise_maps": ["foreign", 0], "filename_prefix": "noise_maps/foreign", "precision": "full"}
 HALF_OF = {"amount": 0.5, **WINDOW}
 FOREIGN = [
     ("NoiseMapEdit", "noise_maps", {"edit": {"noise_maps": ["foreign", 0]}}),
     ("NoiseMapSampler", "noise_maps", {"told": node("PreviewAny", source=["sockets", 2])}),
+    (
+        "MaskFromPrompts",
+        "noise_maps",
+        {"mask": node("MaskFromPrompts", **MASK), "told": node("PreviewAny", source=["mask", 2])},
+    ),
     ("EditGrid", "noise_maps", {"decoded": node("EditGrid", **GRID)}),
     ("ShiftNoise", "noise_maps", changed("ShiftNoise", x=1, y=0, fill="noise", seed=0)),
     ("ColorMaskEdit", "noise_maps", color_edit(noise_maps=["foreign", 0])),

@@ -7,7 +7,8 @@ from torch.testing import assert_close
 
 from ddpm_core import Plan, invert
 from ddpm_core.checks import BadArgument
-from ddpm_core.regions import contrast, difference, mask_of
+from ddpm_core.measure.pictures import kept_in_grey
+from ddpm_core.regions import QUANTILE, contrast, difference, mask_of
 
 X0 = torch.randn(2, 4, 12, 16, generator=torch.Generator().manual_seed(1))
 
@@ -79,7 +80,7 @@ def test_the_ramp_has_its_width_around_the_threshold():
 
 def mask_scale(amount):
     smooth = torch.nn.functional.avg_pool2d(amount, 3, stride=1, padding=1, count_include_pad=False)
-    return smooth.flatten().quantile(0.97)
+    return smooth.flatten().quantile(QUANTILE)
 
 
 def test_a_mask_grows_by_cells_in_every_direction():
@@ -121,3 +122,12 @@ def test_what_no_mask_can_be_is_refused(options, words):
     with pytest.raises(BadArgument, match=words) as caught:
         mask_of(torch.ones(1, 1, 8, 8), **options)
     assert [caught.value.argument] == list(options)
+
+
+def test_what_a_mask_keeps_is_grey_and_darker():
+    pictures = torch.rand(2, 3, 4, 6, generator=torch.Generator().manual_seed(3))
+    mask = torch.zeros(2, 1, 4, 6)
+    mask[..., :3] = 1
+    shown = kept_in_grey(pictures, mask)
+    assert_close(shown[..., :3], pictures[..., :3])
+    assert_close(shown[..., 3:], (pictures[..., 3:].mean(1, keepdim=True) / 2).expand(-1, 3, -1, -1))

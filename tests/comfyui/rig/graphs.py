@@ -11,6 +11,7 @@ IDS = [
     "EditFriendlyInvertAdvanced",
     "NoiseMapEdit",
     "NoiseMapSampler",
+    "MaskFromPrompts",
     "EditGrid",
     "ShiftNoise",
     "ColorMaskEdit",

@@ -23,10 +23,11 @@ from ddpm_core.demo.model import FOLDER
 from ddpm_core.edits.scale import scale
 from ddpm_core.inversions.choice import invert_by
 from ddpm_core.measure.metrics import psnr
-from ddpm_core.measure.pictures import labelled_grid, to_image
+from ddpm_core.measure.pictures import kept_in_grey, labelled_grid, to_image
 from ddpm_core.measure.plots import figure_picture, statistics_figure
 from ddpm_core.measure.stats import statistics
 from ddpm_core.models.stable_diffusion import Pipeline
+from ddpm_core.regions import difference, mask_of
 
 DOCS = Path(__file__).resolve().parents[3] / "web" / "docs"
 STEPS, SKIP, GUIDANCE = 50, 18, 3.0
@@ -113,6 +114,19 @@ def sampler_page():
             panel('"heart"', maps_of(RING), words(RING, shape="heart")),
         ]
     ]
+
+
+def mask_page():
+    maps, plain = maps_of(STAR), pipeline().decode(maps_of(STAR).latents[-1])
+    panels = []
+    for label, prompt in (
+        ('"green star"', words(STAR, color="green")),
+        ('"yellow\nbackground"', words(STAR, background="yellow")),
+    ):
+        mask = mask_of(difference(pipeline().denoiser(prompt, guidance=1), maps))
+        wide = torch.nn.functional.interpolate(mask, scale_factor=pipeline().cell, mode="bilinear")
+        panels.append((label, kept_in_grey(plain, wide)[0]))
+    return [[source(STAR), *panels]]
 
 
 def grid_page():
@@ -275,6 +289,7 @@ PAGES = {
     "EditFriendlyInvertAdvanced": advanced_page,
     "NoiseMapEdit": edit_page,
     "NoiseMapSampler": sampler_page,
+    "MaskFromPrompts": mask_page,
     "EditGrid": grid_page,
     "ShiftNoise": shift_page,
     "ColorMaskEdit": color_page,
