@@ -26,6 +26,7 @@ from .host.wires import (
     NoiseMapsType,
     Socket,
     check_fits,
+    known,
     maps_latent,
     naming,
     window_inputs,
@@ -33,6 +34,7 @@ from .host.wires import (
 )
 
 NODE = "MaskFromPrompts"
+ALIASES = ["automatic mask", "auto mask", "mask from text", "DiffEdit", "what will change", "LEDITS++"]
 LEAST_SIDE = 256  # pixels of the picture of what will change, so that the words below it fit
 
 
@@ -49,6 +51,7 @@ class MaskFromPrompts(io.ComfyNode):
             category="edit-friendly noise maps",
             description="Where the target prompt will change the picture, before the edit: a mask for Noise Map Edit, "
             "and a picture to look at. One more sample a step, many steps in one call.",
+            **known(io.Schema, search_aliases=ALIASES),
             inputs=[
                 io.Model.Input("model", tooltip="The model that the picture was inverted with."),
                 io.Conditioning.Input("positive", tooltip="The target prompt of the edit: the same text."),
@@ -65,6 +68,7 @@ class MaskFromPrompts(io.ComfyNode):
                     step=0.1,
                     tooltip="Guidance at which the prompts are compared: that of the inversion. -1: as the noise maps "
                     "remember it; files made before version 0.2 do not.",
+                    **known(io.Float.Input, advanced=True),
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="A mask of your own: the result never goes beyond it."),
             ],
