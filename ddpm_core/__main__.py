@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 
 COMMANDS = {  # name: (module, what it does); a module has add_options(parser) and run(args)
     "demo": ("lab.demo", "edit a drawn scene with the embedded model and show it"),
@@ -37,11 +37,12 @@ def parser(command: str | None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    # The libraries' notes on optional packages are not for the person who edits a picture.
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY"):
-        os.environ.setdefault(name, "error")
+    if find_spec(".lab", __package__) is None:
+        print("error: ComfyUI installs the nodes alone; the commands are in a clone of the repository", file=sys.stderr)
+        return 1
     try:
         args = parser(arguments[0] if arguments else None).parse_args(arguments)
+        _quieten_libraries()
         args.run(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -54,6 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; bench, batch and evaluate go on from here when they are started again", file=sys.stderr)
         return 130
     return 0
+
+
+def _quieten_libraries() -> None:
+    """Their notes on optional packages are not for the person who edits a picture."""
+    for library in ("transformers.utils.logging", "diffusers.utils.logging", "huggingface_hub.utils.logging"):
+        import_module(library).set_verbosity_error()
 
 
 if __name__ == "__main__":

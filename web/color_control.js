@@ -2,7 +2,7 @@ import { addElement, endStep, onChange, setWidget, widgetOf } from "./widgets.js
 
 /** "#rrggbb" from what the node reads as a colour, or null. */
 function parseColor(text) {
-  const digits = /^#?([0-9a-f]{3}|[0-9a-f]{6})$/i.exec(String(text).trim())?.[1].toLowerCase();
+  const digits = String(text).trim().toLowerCase().match(/^#?([0-9a-f]{3}|[0-9a-f]{6})$/)?.[1];
   return digits ? "#" + (digits.length === 3 ? digits.replace(/./g, "$&$&") : digits) : null;
 }
 

@@ -52,7 +52,7 @@ def load_clip(name: str, device: str | torch.device = "cpu") -> Callable[[Tensor
         from transformers import CLIPModel, CLIPProcessor
 
         def load(**where):
-            model = CLIPModel.from_pretrained(name, **where).to(device).eval()
+            model = CLIPModel.from_pretrained(name, **where).to(device).train(False)
             return model, CLIPProcessor.from_pretrained(name, **where)
 
         try:

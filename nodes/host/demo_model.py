@@ -27,7 +27,7 @@ def load_model() -> comfy.model_patcher.ModelPatcher:
     names = comfy.utils.unet_to_diffusers(config.unet_config)
     weights = {names[key]: value for key, value in _weights("unet").items()}
     model.diffusion_model.load_state_dict(weights)
-    return comfy.model_patcher.ModelPatcher(model.eval(), comfy.model_management.get_torch_device(), offload)
+    return comfy.model_patcher.ModelPatcher(model.train(False), comfy.model_management.get_torch_device(), offload)
 
 
 def load_clip() -> comfy.sd.CLIP:

@@ -1,8 +1,7 @@
-"""The pack in folders of other names, as people download, unpack and rename them, beside a pack
-that has a package `nodes` too."""
+"""What the registry's archive holds in folders of other names, as people download, unpack and
+rename them, beside a pack that has a package `nodes` too."""
 
 import json
-import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.comfyui.rig import archive
 from tests.comfyui.rig import server as server_module
 from tests.comfyui.rig.graphs import difference, graph, node
-from tests.comfyui.rig.server import PACK, Server
+from tests.comfyui.rig.server import Server
 
 GOLDEN = set(json.loads(Path(__file__).with_name("golden").joinpath("nodes.json").read_text("utf-8")))
 NAMES = ["ComfyUI Edit Friendly \u00e9\u753b (1)", "Edit_Friendly-maps.v1.2(1)", "nodes"]
@@ -20,13 +20,12 @@ NAMES = ["ComfyUI Edit Friendly \u00e9\u753b (1)", "Edit_Friendly-maps.v1.2(1)",
 
 @pytest.fixture(scope="module", params=NAMES, ids=ascii)
 def renamed(request, tmp_path_factory):
-    """A server with a copy of the pack in a folder of this name, and told to keep workflows out of
+    """A server with the archive's files in a folder of this name, and told to keep workflows out of
     files."""
     reason = server_module.why_not()
     if reason:
         pytest.skip(f"COMFYUI NOT TESTED: {reason}")
-    copy = tmp_path_factory.mktemp("pack") / "copy"
-    shutil.copytree(PACK, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "out", "tests"))
+    copy = archive.unpack(tmp_path_factory.mktemp("pack") / "copy")
     with Server(pack=copy, folder=request.param, extra_args=["--disable-metadata"]) as running:
         yield running
 
