@@ -96,6 +96,23 @@ def test_the_oldest_python_and_comfyui_are_tested_on_github(pyproject):
     assert comfyui["comfyui"][0] == pyproject["tool"]["comfy"]["requires-comfyui"].replace(">=", "v")
 
 
+@pytest.mark.parametrize("workflow", ["publish", "test"])
+def test_actions_are_named_by_the_hash_of_a_commit(workflow):
+    used = re.findall(r"uses: (.+)", read(f".github/workflows/{workflow}.yml"))
+    assert used
+    pinned = r"actions/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+|\./\.github/workflows/test\.yml"
+    assert [name for name in used if not re.fullmatch(pinned, name)] == []
+
+
+def test_the_registrys_token_is_in_a_protected_environment_of_main():
+    jobs = yaml.safe_load(read(".github/workflows/publish.yml"))["jobs"]
+    assert [name for name, job in jobs.items() if "secrets." in str(job)] == ["publish"]
+    assert jobs["publish"]["environment"] == "registry"
+    assert "github.ref == 'refs/heads/main'" in jobs["version"]["if"]
+    needs = {name: job.get("needs") for name, job in jobs.items()}
+    assert needs == {"version": None, "check": "version", "tests": "check", "publish": "tests"}
+
+
 def test_sources_are_ascii():
     sources = [
         ROOT / "__init__.py",
