@@ -72,4 +72,6 @@ class Preset:
 PAPER = Preset(100, 36, 3.5, 15.0)  # Huberman-Spiegelglas et al. 2304.06140, appendix A; Stable Diffusion 1.4, eta 1
 FAST = Preset(10, 4, 3.5, 15.0)  # as near to the truth as a hundred steps on known scenes (bench)
 DEMO = Preset(50, 18, 1.0, 3.0)  # the embedded model, which is small
+PROMPT_TO_PROMPT = Preset(100, 12, 3.5, 9.0)  # the same paper, "Prompt-to-Prompt + ours": with attention control
+H_EDIT = Preset(50, 15, 1.0, 7.5)  # Nguyen et al. 2503.02187, h-Edit-R: guided from the source, here at equal strengths
 PRESETS = {"quality": PAPER, "fast": FAST}

@@ -11,7 +11,7 @@ from ..inversions.edit_friendly import invert
 from ..measure.pictures import load_picture, to_image
 from ..plan import Plan
 from ..steps import Solver
-from .editing import add_edit_options, calls_of, edited_latent
+from .editing import Mode, add_edit_options, edited_latent, passes_of
 from .options import (
     add_inversion_options,
     add_model_options,
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.image.is_file():
         raise ValueError(f"--image must be a picture file; {args.image} does not exist.")
     fill_in(args)
+    mode = Mode.of(args)
     model = load_model(args)
     x0 = model.encode(load_picture(args.image, side_of(args, model), model.cell)).to(args.device)
     source = model.denoiser(args.source, guidance=args.cfg_source, negative=args.negative)
@@ -61,10 +62,11 @@ def run(args: argparse.Namespace) -> None:
     outs = [args.out]
     if len(args.target) > 1:
         outs = [args.out.with_stem(f"{args.out.stem}-{i + 1}") for i in range(len(args.target))]
-    with tqdm(total=(args.steps - args.skip) * (1 + calls_of(args) * len(args.target)), unit="step") as bar:
+    with tqdm(total=(args.steps - args.skip) * (1 + passes_of(mode) * len(args.target)), unit="step") as bar:
         maps = invert(source, x0, plan, chunk=args.chunk, callback=stage(bar, "inverting"))
         for prompt, out in zip(args.target, outs):
-            edited = edited_latent(args, model, maps, args.source, prompt, stage(bar, "editing"))
+            options = {"chunk": args.chunk, "device": args.device, "callback": stage(bar, "editing")}
+            edited = edited_latent(mode, model, maps, args.source, prompt, **options)
             to_image(model.decode(edited)[0]).save(out)
     for out in outs:
         print(out)

@@ -1,103 +1,244 @@
-"""The edit of the commands: what guides it, how faithful it is, and where it may change the
-picture."""
+"""The edit of the commands: what guides it, where it may change the picture, and what of the
+source's attention it keeps. One way to name it, for all commands."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..attention.masactrl import Mutual
+from ..attention.pix2pix_zero import sentences
+from ..attention.prompt_to_prompt import Control
+from ..attention.words import WordMap, align
 from ..denoise import Callback, Denoise
 from ..edits.faithful import faithful
 from ..maps import NoiseMaps
-from ..models.stable_diffusion import Pipeline
+from ..plan import H_EDIT, PROMPT_TO_PROMPT
 from ..regions import difference, mask_of
 from ..replay import replay
+from .diffedit import diffedit_mask
+
+if TYPE_CHECKING:
+    from ..models.stable_diffusion import Pipeline, Prompt
+
+# Presets that are more than numbers of steps and guidance: these and what else they set of a mode.
+COMBINATIONS = {
+    "p2p": (PROMPT_TO_PROMPT, {"attention": "p2p"}),
+    "h-edit": (H_EDIT, {"guidance": "source"}),
+}
+GUIDANCE, MASKS, ATTENTION = ("negative", "source"), ("none", "auto", "diffedit"), ("none", "p2p", "masactrl", "zero")
+_CHOICES = {"guidance": GUIDANCE, "mask": MASKS, "attention": ATTENTION}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How an edit is made, whatever the model, the picture and the prompts: names and numbers only.
+
+    cfg, negative  guidance towards the target, and the negative prompt
+    cfg_source     what the picture was inverted with
+    guidance       what ``cfg`` leads away from: the negative prompt, or the source prompt
+    faithfulness   pull of every step towards the source
+    mask           "auto": where the prompts differ on the path; "diffedit": DiffEdit's own
+    threshold, softness, grow  of the mask "auto"
+    attention      "p2p": Prompt-to-Prompt, for the shares ``cross`` and ``self_attention`` of the
+                   executed steps; "masactrl": mutual self-attention, from the shares ``start`` of
+                   the steps and ``layer`` of the layers on; "zero": pix2pix-zero's step of the
+                   size ``rate`` towards the source's cross-attention
+    direction      sentences of the source and of the target: the edit goes along the difference of
+                   their means, from the source prompt, instead of to the target prompt
+
+    Raises ValueError.
+    """
+
+    cfg: float
+    cfg_source: float = 1.0
+    negative: str = ""
+    guidance: str = "negative"
+    faithfulness: float = 0.0
+    mask: str = "none"
+    threshold: float = 0.4
+    softness: float = 0.4
+    grow: int = 0
+    attention: str = "none"
+    cross: float = Control.cross
+    self_attention: float = Control.self_
+    start: float = Mutual.start
+    layer: float = Mutual.layer
+    rate: float = 0.1
+    direction: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+
+    def __post_init__(self):
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Mode:
+        """What the options say; read after ``fill_in``. Raises OSError or ValueError for a file of
+        sentences that is none."""
+        own = {field.name: getattr(args, field.name) for field in dataclasses.fields(cls)}
+        if args.direction is not None:
+            own["direction"] = sentences(args.direction.read_text("utf-8"))
+        return cls(**own)
+
+    def settings(self) -> dict[str, Any]:
+        """Guidance and negative prompt, and of the rest what is not as where nothing is said."""
+        usual = Mode(self.cfg)
+        own = {name: value for name, value in vars(self).items() if value != getattr(usual, name)}
+        return {"cfg": self.cfg, "cfg_source": self.cfg_source, "negative": self.negative, **own}
 
 
 def add_edit_options(parser: argparse.ArgumentParser) -> None:
-    """--guidance, --faithfulness, --mask, --threshold, --softness and --grow; read by
-    ``edited_latent``."""
+    """What ``Mode.of`` reads beside the options of an inversion."""
     add = parser.add_argument
     add(
         "--guidance",
-        choices=["negative", "source"],
-        default="negative",
+        choices=GUIDANCE,
         help="what --cfg leads away from: the negative prompt, as in the paper, or the source prompt: where both "
-        "prompts agree the picture is kept (default: %(default)s)",
+        "prompts agree the picture is kept (default: negative; source with --preset h-edit)",
     )
     add(
         "--faithfulness",
         type=float,
-        default=0.0,
+        default=Mode.faithfulness,
         help="pull of every step towards the source: 0 is none, FlowAlign has 0.01 (default: %(default)s)",
     )
     add(
         "--mask",
-        choices=["none", "auto"],
-        default="none",
-        help="auto: change the picture only where the prompts differ for the model; one more sample a step "
-        "(default: %(default)s)",
+        choices=MASKS,
+        default=Mode.mask,
+        help="auto: change the picture only where the prompts differ for the model; one more sample a step; "
+        "diffedit: by DiffEdit's own rule, 20 more samples (default: %(default)s)",
     )
     add(
         "--threshold",
         type=float,
-        default=0.4,
-        help="of the mask, 0 to 1: less takes in more of the picture (default: %(default)s)",
+        default=Mode.threshold,
+        help="of the mask auto, 0 to 1: less takes in more of the picture (default: %(default)s)",
     )
     add(
         "--softness",
         type=float,
-        default=0.4,
-        help="of the mask: width of its ramp, 0 is a hard edge (default: %(default)s)",
+        default=Mode.softness,
+        help="of the mask auto: width of its ramp, 0 is a hard edge (default: %(default)s)",
     )
-    add("--grow", type=int, default=0, help="latent cells by which the mask grows (default: %(default)s)")
+    add("--grow", type=int, default=Mode.grow, help="latent cells by which the mask auto grows (default: %(default)s)")
+    add(
+        "--direction",
+        type=Path,
+        metavar="FILE",
+        help="edit along a direction instead of to the target prompt (pix2pix-zero): a text file of sentences that "
+        "show what the source has, one a line, then a line ->, then sentences with what it shall have",
+    )
+    _add_attention_options(add)
 
 
-def mode_of(args: argparse.Namespace) -> dict:
-    """The options of ``add_edit_options`` that are not what they are where nothing is said."""
-    bare = argparse.ArgumentParser()
-    add_edit_options(bare)
-    usual = vars(bare.parse_args([]))
-    return {name: getattr(args, name) for name in usual if getattr(args, name) != usual[name]}
+def _add_attention_options(add) -> None:
+    add(
+        "--attention",
+        choices=ATTENTION,
+        help="what is kept of the source's attention: p2p, Prompt-to-Prompt; masactrl, mutual self-attention, for "
+        "other poses and forms; zero, pix2pix-zero's step towards its cross-attention (default: none; p2p with "
+        "--preset p2p)",
+    )
+    for name, whom, what in (
+        ("cross", "p2p", "share of the steps with the source's cross-attention"),
+        ("self_attention", "p2p", "share of the steps with the source's self-attention"),
+        ("start", "masactrl", "share of the steps before it begins"),
+        ("layer", "masactrl", "share of the self-attention layers before it begins"),
+        ("rate", "zero", "size of its step"),
+    ):
+        option = f"--{name.replace('_', '-')}"
+        add(option, type=float, default=getattr(Mode, name), help=f"with {whom}: {what} (default: %(default).3g)")
 
 
-def calls_of(args: argparse.Namespace) -> int:
-    """How often an edit goes along the steps: once, and once more for its mask."""
-    return 2 if args.mask == "auto" else 1
+def passes_of(mode: Mode) -> int:
+    """How often an edit goes along the steps: once, and once more for a mask read off them."""
+    return 2 if mode.mask == "auto" else 1
 
 
 def edited_latent(
-    args: argparse.Namespace,
+    mode: Mode,
     model: Pipeline,
     maps: NoiseMaps,
-    source: str,
-    target: str,
+    source: str | list[str],
+    target: str | list[str],
+    *,
+    chunk: int = 8,
+    device: torch.device | str = "cpu",
     callback: Callback | None = None,
 ) -> Tensor:
-    """The clean latent (B, C, h, w) of an edit along the maps of ``source``, on --device. Raises
-    BadArgument."""
-    if args.mask == "auto":
-        mask = read_mask(args, model, maps, target, callback)
-        maps = dataclasses.replace(maps, mask=mask if maps.mask is None else torch.minimum(mask, maps.mask))
-    if args.faithfulness:
-        maps = faithful(maps, args.faithfulness)
-    return replay(_denoiser(args, model, source, target), maps, device=args.device, callback=callback)
+    """The clean latent (B, C, h, w) of an edit along the maps of ``source``, on ``device``. The
+    prompts are one for all, or one for each item. Raises BadArgument."""
+    if mode.mask == "auto":
+        amount = differences(mode, model, maps, source, target, chunk=chunk, device=device, callback=callback)
+        maps = masked(maps, mask_of(amount, threshold=mode.threshold, softness=mode.softness, grow=mode.grow))
+    elif mode.mask == "diffedit":
+        maps = masked(maps, diffedit_mask(model, maps, source, towards(mode, model, source, target), device=device))
+    if mode.faithfulness:
+        maps = faithful(maps, mode.faithfulness)
+    return replay(denoiser_of(mode, model, maps, source, target), maps, device=device, callback=callback)
 
 
-def read_mask(
-    args: argparse.Namespace, model: Pipeline, maps: NoiseMaps, target: str, callback: Callback | None = None
+def differences(
+    mode: Mode, model: Pipeline, maps: NoiseMaps, source: str | list[str], target: str | list[str], **options
 ) -> Tensor:
-    """Where the target differs from what the maps were made with: (B, 1, h, w)."""
-    same_guidance = model.denoiser(target, guidance=args.cfg_source, negative=args.negative)
-    amount = difference(same_guidance, maps, chunk=args.chunk, device=args.device, callback=callback)
-    return mask_of(amount, threshold=args.threshold, softness=args.softness, grow=args.grow)
+    """How far the target is, cell by cell, from what the maps were made with (``difference``)."""
+    goal = towards(mode, model, source, target)
+    return difference(model.denoiser(goal, guidance=mode.cfg_source, negative=mode.negative), maps, **options)
 
 
-def _denoiser(args: argparse.Namespace, model: Pipeline, source: str, target: str) -> Denoise:
-    if args.guidance == "negative":
-        return model.denoiser(target, guidance=args.cfg, negative=args.negative)
-    options = {"guidance": args.cfg, "source_guidance": args.cfg_source, "negative": args.negative}
-    return model.denoiser_from_source(source, target, **options)
+def masked(maps: NoiseMaps, mask: Tensor) -> NoiseMaps:
+    """Maps with a mask, within the one that they have."""
+    mask = mask.to(maps.latents)
+    return dataclasses.replace(maps, mask=mask if maps.mask is None else torch.minimum(mask, maps.mask))
+
+
+def towards(mode: Mode, model: Pipeline, source: str | list[str], target: str | list[str]) -> Prompt:
+    """What the edit is led to: the target prompt, or the source prompt and a direction."""
+    return target if mode.direction is None else model.moved(source, *mode.direction)
+
+
+def denoiser_of(
+    mode: Mode, model: Pipeline, maps: NoiseMaps, source: str | list[str], target: str | list[str]
+) -> Denoise:
+    """What a replay of the maps asks. Raises BadArgument."""
+    from ..models.attention import controlled
+    from ..models.zero_shot import nearer
+
+    goal, options = towards(mode, model, source, target), {"guidance": mode.cfg, "negative": mode.negative}
+    if mode.attention == "none" and mode.guidance == "negative":
+        return model.denoiser(goal, **options)
+    if mode.attention == "none":
+        return model.denoiser_from_source(source, goal, source_guidance=mode.cfg_source, **options)
+    options["source_guidance"] = mode.cfg_source if mode.guidance == "source" else None
+    if mode.attention == "zero":
+        return nearer(model, maps, source, goal, rate=mode.rate, **options)
+    if mode.attention == "masactrl":
+        return controlled(model, maps, source, goal, mutual=Mutual(mode.start, mode.layer), **options)
+    words = _words(model, source, target if mode.direction is None else source)
+    return controlled(model, maps, source, goal, control=Control(words, mode.cross, mode.self_attention), **options)
+
+
+def _words(model: Pipeline, source: str | list[str], target: str | list[str]) -> WordMap:
+    """The word map of two prompts, or of pairs of prompts whose words lie alike. Raises ValueError
+    for others."""
+    pairs = [(source, target)] if isinstance(source, str) else list(zip(source, target))
+    first, *others = (align(model.tokens(one), model.tokens(other)) for one, other in pairs)
+    if not all(torch.equal(first.taken, other.taken) and torch.equal(first.own, other.own) for other in others):
+        raise ValueError("Prompt-to-Prompt for a batch needs prompts whose words take over from each other alike.")
+    return first
+
+
+def fill_in_mode(args: argparse.Namespace, defaults: Mapping[str, Any]) -> None:
+    """Give guidance and attention their values where the command line has none."""
+    for name in ("guidance", "attention"):
+        if getattr(args, name, None) is None:
+            setattr(args, name, defaults.get(name, getattr(Mode, name)))

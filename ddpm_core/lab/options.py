@@ -12,6 +12,7 @@ import torch
 
 from ..plan import DEMO, PAPER, PRESETS
 from ..steps import Solver
+from .editing import COMBINATIONS, fill_in_mode
 
 if TYPE_CHECKING:
     from ..models.stable_diffusion import Pipeline
@@ -52,16 +53,17 @@ def add_inversion_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--preset",
-        choices=list(PRESETS),
+        choices=[*PRESETS, *COMBINATIONS],
         default="quality",
-        help="quality: 100 steps, as in the paper; fast: 10 steps (default: %(default)s)",
+        help="quality: 100 steps, as in the paper; fast: 10 steps; p2p: the paper's combination with Prompt-to-Prompt, "
+        "100 steps, skip 12; h-edit: 50 steps, skip 15, guided from the source (default: %(default)s)",
     )
     add("--steps", type=int, help="steps of the schedule; paper: 100 (default: the preset's)")
     add(
         "--skip",
         type=int,
         help="steps left out at the noisy end: more keeps more; paper: 36, useful 0 to 40 of 100 "
-        "(default: 36 %% of the steps)",
+        "(default: 36 %% of the steps, or the preset's share)",
     )
     add(
         "--cfg",
@@ -104,11 +106,14 @@ def check_device(name: str) -> None:
 def fill_in(args: argparse.Namespace) -> None:
     """Give steps, skip and guidance their values where the command line has none. Raises ValueError
     where no step is left."""
-    args.steps = PRESETS[args.preset].steps if args.steps is None else args.steps
-    args.skip = PAPER.skip_of(args.steps) if args.skip is None else args.skip
+    preset, more = COMBINATIONS.get(args.preset) or (PRESETS[args.preset], {})
+    args.steps = preset.steps if args.steps is None else args.steps
+    if args.skip is None:
+        args.skip = (preset if args.preset in COMBINATIONS else PAPER).skip_of(args.steps)
     if not 0 <= args.skip < args.steps:
         raise ValueError(f"--skip must lie in [0, {args.steps - 1}] for {args.steps} steps; got {args.skip}.")
-    preset = PRESETS[args.preset] if args.model else DEMO
+    fill_in_mode(args, more)
+    preset = preset if args.model else DEMO
     args.cfg_source = preset.guidance_source if args.cfg_source is None else args.cfg_source
     args.cfg = preset.guidance_target if args.cfg is None else args.cfg
 

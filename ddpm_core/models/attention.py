@@ -3,9 +3,10 @@ there, and given back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +18,14 @@ from ..checks import BadArgument
 from ..denoise import Denoise
 from ..guidance import classifier_free, from_source
 from ..maps import NoiseMaps
-from .stable_diffusion import Pipeline
+from .stable_diffusion import Pipeline, Prompt
 
 
 def controlled(
     model: Pipeline,
     maps: NoiseMaps,
-    source: str,
-    target: str,
+    source: Prompt,
+    target: Prompt,
     *,
     control: Control | None = None,
     mutual: Mutual | None = None,
@@ -53,7 +54,7 @@ def controlled(
         rows = [(x, words[name]) for name in names]
         if work is not None:
             rows = [(maps.latents[step].to(x), words["s"]), *rows]
-            with _lent(model.pipe.unet, work):
+            with _changed(model.pipe.unet, work):
                 predictions = model.ask(rows, sigma)[1:]
         else:
             predictions = model.ask(rows, sigma)
@@ -90,21 +91,26 @@ def _work_at(step: int, steps: int, x: Tensor, control: Control | None, mutual: 
 
 
 @contextmanager
-def _lent(unet, work: _Work) -> Iterator[None]:
-    """The UNet with processors of our own around its own, which it gets back whatever happens."""
+def lent(unet, wrap: Callable[[str, Any], Any]) -> Iterator[None]:
+    """The UNet with processors made by ``wrap(name, its own)``; it gets its own back whatever
+    happens."""
     before = dict(unet.attn_processors)
-    order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
-    layers = sorted((n for n in before if ".attn1." in n), key=lambda name: order[name.split(".")[0]])
     try:
-        unet.set_attn_processor(
-            {
-                name: _Processor(inner, work, layers.index(name) / len(layers) if name in layers else None)
-                for name, inner in before.items()
-            }
-        )
+        unet.set_attn_processor({name: wrap(name, inner) for name, inner in before.items()})
         yield
     finally:
         unet.set_attn_processor(before)
+
+
+def _changed(unet, work: _Work):
+    """The UNet with processors of our own around its own, for a call."""
+    order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+    layers = sorted((n for n in unet.attn_processors if ".attn1." in n), key=lambda name: order[name.split(".")[0]])
+
+    def changed(name: str, inner) -> _Processor:
+        return _Processor(inner, work, layers.index(name) / len(layers) if name in layers else None)
+
+    return lent(unet, changed)
 
 
 class _Processor(torch.nn.Module):

@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..attention.pix2pix_zero import direction
 from ..attention.words import Tokens
 from ..checks import BadArgument, check_finite
 from ..denoise import Denoise
 from ..guidance import classifier_free, from_source
 
 Words = tuple[Tensor, Tensor | None]  # what a text encoder makes of a prompt: (hidden, pooled)
+Prompt = str | list[str] | Words  # one for all, one for each item of the batch, or either as ``embed`` gives it
 Predict = Callable[[Tensor, Tensor], list[Tensor]]  # (x, sigma) -> x0_hat under each of several prompts
 
 
@@ -129,7 +131,7 @@ class Pipeline:
         return (pictures / 2 + 0.5).clamp(0, 1)
 
     def denoiser(
-        self, prompt: str | list[str], *, guidance: float, negative: str = "", size: tuple[int, int] | None = None
+        self, prompt: Prompt, *, guidance: float, negative: str = "", size: tuple[int, int] | None = None
     ) -> Denoise:
         """``denoise(x, sigma) -> x0_hat`` under a prompt with classifier-free guidance.
 
@@ -145,8 +147,8 @@ class Pipeline:
 
     def denoiser_from_source(
         self,
-        source: str | list[str],
-        target: str | list[str],
+        source: Prompt,
+        target: Prompt,
         *,
         guidance: float,
         source_guidance: float,
@@ -167,7 +169,7 @@ class Pipeline:
 
         return denoise
 
-    def predictor(self, prompts: Sequence[str | list[str]], *, size: tuple[int, int] | None = None) -> Predict:
+    def predictor(self, prompts: Sequence[Prompt], *, size: tuple[int, int] | None = None) -> Predict:
         """``predict(x, sigma)``: a list of x0_hat, one for each prompt; all run as one batch.
 
         Each prompt is one for all, or one for each item of the batch. ``size`` (height, width) in
@@ -182,6 +184,12 @@ class Pipeline:
     ) -> list[Tensor]:
         """x0_hat of latents x (N, C, h, w), each under words of its own, at the same sigma (N,);
         all run as one batch. ``size`` as for ``predictor``."""
+        return self.asked(rows, sigma, size=size)
+
+    def asked(
+        self, rows: Sequence[tuple[Tensor, Words]], sigma: Tensor, *, size: tuple[int, int] | None = None
+    ) -> list[Tensor]:
+        """``ask``, with a gradient where one is wanted."""
         count = len(sigma)
         for _, (hidden, _) in rows:
             if count % len(hidden):
@@ -208,12 +216,22 @@ class Pipeline:
         return x - sigma * output
 
     @torch.no_grad()
-    def embed(self, prompt: str | list[str]) -> Words:
-        """(hidden, pooled) of a prompt; pooled is None but for SDXL."""
+    def embed(self, prompt: Prompt) -> Words:
+        """(hidden, pooled) of a prompt; pooled is None but for SDXL. What is embedded already comes
+        back."""
+        if isinstance(prompt, tuple):
+            return prompt
         encoded = self.pipe.encode_prompt(
             prompt=prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         return encoded[0], encoded[2] if len(encoded) == 4 else None
+
+    def moved(self, prompt: Prompt, sources: Sequence[str], targets: Sequence[str]) -> Words:
+        """A prompt's words moved by the direction from some sentences to others
+        (``pix2pix_zero.direction``), in every position of the context, and so the pooled ones."""
+        parts = zip(self.embed(prompt), self.embed(list(sources)), self.embed(list(targets)))
+        hidden, pooled = (None if own is None else own + direction(*sides) for own, *sides in parts)
+        return hidden, pooled
 
     def tokens(self, prompt: str) -> Tokens:
         """Where the prompt's words lie in its context."""

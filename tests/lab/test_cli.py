@@ -194,3 +194,18 @@ def test_demo_writes_one_labelled_picture(tmp_path, capsys):
         assert edit[star][:, 0].mean() < source[star][:, 0].mean() - 40  # the star has lost its red
     moved = np.roll(source, -43, axis=1)[:, 20:190]
     assert np.abs(shifted[:, 20:190] - moved).mean() < 0.6 * np.abs(source[:, 20:190] - moved).mean()
+
+
+def test_a_direction_takes_the_place_of_the_target(picture, tmp_path, capsys):
+    """Sentences of the same words: the target prompt is not read."""
+    (tmp_path / "green.txt").write_text("a red star\na red ring\n->\na green star\na green ring\n")
+    along = ("--direction", str(tmp_path / "green.txt"), "--guidance", "source", "--cfg", "5")
+    for name, target in (("one", "x"), ("other", "a moon")):
+        assert run_edit(picture, tmp_path / f"{name}.png", "--target", target, *along) == 0
+    assert (pixels(tmp_path / "one.png") == pixels(tmp_path / "other.png")).all()
+    star = coverage([SCENE])[0, 0].numpy() > 0.99
+    red, _, _ = (pixels(tmp_path / "one.png") - pixels(picture))[star].mean(0)
+    assert red < -40
+    (tmp_path / "green.txt").write_text("a red star")
+    assert run_edit(picture, tmp_path / "x.png", "--target", "x", *along) == 1
+    assert "one line ->" in capsys.readouterr().err

@@ -605,3 +605,33 @@ def test_what_is_not_said_follows_from_the_model(demo_model):
     assert [(args.cfg_source, args.cfg) for args in (unsaid, paper, said)] == [(1, 3), (3.5, 15), (2, 0)]
     assert [(args.steps, args.skip) for args in (unsaid, said, fast)] == [(100, 36), (100, 0), (10, 4)]
     assert [options.side_of(args, demo_model) for args in (unsaid, said)] == [192, 64]
+
+
+def test_every_way_of_editing_can_be_evaluated(home, calls, demo_model):
+    """Its samples are those of the way, and the folder knows it."""
+    cases = {  # samples of one inversion of two steps at guidance 1, and of each of two edits
+        (): ([2], [2, 2]),
+        ("--attention", "p2p", "--cross", "0.5", "--self-attention", "0"): ([2], [3, 2]),
+        ("--guidance", "source", "--mask", "auto"): ([2], [2, 2, 2]),
+        ("--mask", "diffedit"): ([2], [10, 10, 2, 2]),
+        ("--attention", "zero"): ([2], [1, 1, 2] * 2),
+    }
+    for i, (more, (inverting, editing)) in enumerate(cases.items()):
+        calls.clear()
+        out = evaluate(home, WORKING, *more, folder=f"out{i}")
+        assert calls == [*inverting, *editing, *editing], more
+        kept = json.loads((out / "settings.json").read_text())
+        assert all(kept[name.strip("-")] == value for name, value in zip(more[:2:2], more[1:2:2]))
+        with pytest.raises(ValueError, match="holds results with --guidance"):
+            evaluate(home, WORKING, *more, "--guidance", "negative" if "source" in more else "source", folder=out.name)
+
+
+def test_a_folder_from_before_there_were_ways_goes_on_in_the_plain_one(home, calls):
+    out = evaluate(home, WORKING)
+    kept = json.loads((out / "settings.json").read_text())
+    assert not {"guidance", "mask", "attention", "rate", "direction"} & kept.keys()
+    with pytest.raises(ValueError, match="holds results with --mask None; got 'auto'"):
+        evaluate(home, WORKING, "--mask", "auto")
+    calls.clear()
+    evaluate(home, WORKING)
+    assert calls == []

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..editing import add_edit_options, mode_of
+from ..editing import Mode, add_edit_options
 from ..options import add_inversion_options, add_model_options, fill_in
 from .drive import Errors, edit_all, paths_of, seeds_of
 from .folder import Folder
@@ -51,9 +51,6 @@ def settings_of(args: argparse.Namespace) -> dict:
         "config": str(args.config.resolve()) if args.config else None,
         "steps": args.steps,
         "skip": args.skip,
-        "cfg": args.cfg,
-        "cfg_source": args.cfg_source,
-        "negative": args.negative,
         "eta": args.eta,
         "solver": args.solver,
         "seed": args.seed,
@@ -62,7 +59,7 @@ def settings_of(args: argparse.Namespace) -> dict:
         "size": args.size,
         "device": args.device,
         "dtype": args.dtype,
-        **mode_of(args),
+        **Mode.of(args).settings(),
     }
 
 

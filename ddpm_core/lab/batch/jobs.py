@@ -22,7 +22,7 @@ from ...measure.pictures import load_picture, to_image
 from ...models.stable_diffusion import Pipeline
 from ...plan import Plan
 from ...steps import Solver
-from ..editing import edited_latent
+from ..editing import Mode, edited_latent
 from ..options import check_device, load_model, side_of
 from .manifest import Entry
 
@@ -45,6 +45,10 @@ class Worker:
     def model(self) -> Pipeline:
         check_device(self.args.device)
         return load_model(self.args)
+
+    @cached_property
+    def mode(self) -> Mode:
+        return Mode.of(self.args)
 
     @cached_property
     def plan(self) -> Plan:
@@ -118,7 +122,8 @@ class Job:
         return invert_by(args.inversion, denoise, x0, self.plan, chunk=args.chunk)
 
     def _edit(self, worker: Worker, maps: NoiseMaps, target: str) -> Tensor:
-        return edited_latent(worker.args, worker.model, maps, self.entry.source, target)
+        options = {"chunk": worker.args.chunk, "device": worker.args.device}
+        return edited_latent(worker.mode, worker.model, maps, self.entry.source, target, **options)
 
 
 def finished(job, worker: Worker) -> Iterator[dict | Failure]:

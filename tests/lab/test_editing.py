@@ -1,0 +1,208 @@
+"""How the commands name an edit, and that each name does what it says."""
+
+import argparse
+
+import pytest
+import torch
+from fakes import ddpm_sigmas, network
+from torch.testing import assert_close
+
+from ddpm_core import Plan, invert, replay
+from ddpm_core.attention.masactrl import Mutual
+from ddpm_core.attention.prompt_to_prompt import Control
+from ddpm_core.attention.words import align
+from ddpm_core.demo.model import FOLDER
+from ddpm_core.edits.faithful import faithful
+from ddpm_core.lab import options
+from ddpm_core.lab.diffedit import diffedit_mask, threshold
+from ddpm_core.lab.editing import Mode, add_edit_options, differences, edited_latent, masked
+from ddpm_core.models.attention import controlled
+from ddpm_core.models.stable_diffusion import Pipeline
+from ddpm_core.models.zero_shot import nearer
+from ddpm_core.noise import path_noise
+from ddpm_core.regions import mask_of
+
+SOURCE, TARGET = "a striped red star on a blue background", "a striped green star on a blue background"
+SIDES = ("a red star", "a red moon"), ("a green star",)
+X0 = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Pipeline.load(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def maps(model):
+    return invert(model.denoiser(SOURCE, guidance=1.0), X0, Plan(model.sigmas(4), skip=1, guidance=1.0))
+
+
+def parsed(*arguments):
+    parser = argparse.ArgumentParser()
+    options.add_model_options(parser)
+    options.add_inversion_options(parser)
+    add_edit_options(parser)
+    args = parser.parse_args(arguments)
+    options.fill_in(args)
+    return args
+
+
+def test_the_options_say_the_mode(tmp_path):
+    assert Mode.of(parsed()) == Mode(3.0, 1.0)  # with the demo model's guidance
+    (tmp_path / "d.txt").write_text("a red star\na red moon\n->\na green star\n")
+    args = parsed(
+        *("--cfg", "4", "--negative", "x", "--guidance", "source", "--mask", "auto", "--threshold", "0.3"),
+        *("--attention", "zero", "--rate", "0.2", "--direction", str(tmp_path / "d.txt")),
+    )
+    expected = Mode(4.0, 1.0, "x", "source", mask="auto", threshold=0.3, attention="zero", rate=0.2, direction=SIDES)
+    assert Mode.of(args) == expected
+    args = parsed("--cross", "0.1", "--self-attention", "0.2", "--start", "0.3", "--layer", "0.4")
+    assert Mode.of(args) == Mode(3.0, 1.0, cross=0.1, self_attention=0.2, start=0.3, layer=0.4)
+
+
+@pytest.mark.parametrize(
+    ("more", "steps", "skip", "mode"),
+    [
+        (("--preset", "p2p"), 100, 12, Mode(9.0, 3.5, attention="p2p")),
+        (("--preset", "h-edit"), 50, 15, Mode(7.5, 1.0, guidance="source")),
+        (("--preset", "h-edit", "--steps", "20", "--guidance", "negative"), 20, 6, Mode(7.5, 1.0)),
+        (("--preset", "p2p", "--attention", "none", "--skip", "3"), 100, 3, Mode(9.0, 3.5)),
+        (("--preset", "quality"), 100, 36, Mode(15.0, 3.5)),
+        (("--preset", "fast"), 10, 4, Mode(15.0, 3.5)),
+    ],
+)
+def test_a_preset_sets_what_is_not_said(more, steps, skip, mode):
+    args = parsed("--model", "a folder", *more)
+    assert (args.steps, args.skip, Mode.of(args)) == (steps, skip, mode)
+
+
+@pytest.mark.parametrize("name", ["guidance", "mask", "attention"])
+def test_a_name_that_is_none_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be one of .*; got 'x'"):
+        Mode(3.0, **{name: "x"})
+
+
+def test_every_mode_does_what_it_says(model, maps):
+    words = align(model.tokens(SOURCE), model.tokens(TARGET))
+    own = align(model.tokens(SOURCE), model.tokens(SOURCE))
+    moved = model.moved(SOURCE, *SIDES)
+    guided, from_source = {"guidance": 4.0}, {"guidance": 4.0, "source_guidance": 1.0}
+    cases = {
+        Mode(4.0): model.denoiser(TARGET, guidance=4.0),
+        Mode(4.0, negative="a moon"): model.denoiser(TARGET, guidance=4.0, negative="a moon"),
+        Mode(4.0, guidance="source"): model.denoiser_from_source(SOURCE, TARGET, **from_source),
+        Mode(4.0, direction=SIDES): model.denoiser(moved, guidance=4.0),
+        Mode(4.0, attention="p2p", cross=0.9, self_attention=0.4): controlled(
+            model, maps, SOURCE, TARGET, control=Control(words, 0.9, 0.4), **guided
+        ),
+        Mode(4.0, attention="p2p", guidance="source", direction=SIDES): controlled(
+            model, maps, SOURCE, moved, control=Control(own), **from_source
+        ),
+        Mode(4.0, attention="masactrl", start=0.4, layer=0.2): controlled(
+            model, maps, SOURCE, TARGET, mutual=Mutual(0.4, 0.2), **guided
+        ),
+        Mode(4.0, attention="zero", rate=0.3): nearer(model, maps, SOURCE, TARGET, rate=0.3, **guided),
+    }
+    results = []
+    for mode, denoise in cases.items():
+        results.append(edited_latent(mode, model, maps, SOURCE, TARGET))
+        assert torch.equal(results[-1], replay(denoise, maps)), mode
+    assert all((one - other).abs().max() > 1e-3 for i, one in enumerate(results) for other in results[:i])
+
+
+def test_masks_and_faithfulness_compose(model, maps):
+    amount = differences(Mode(4.0), model, maps, SOURCE, TARGET)
+    mask = mask_of(amount, threshold=0.3, softness=0.2, grow=1)
+    half = torch.zeros(1, 1, 8, 8)
+    half[..., 4:] = 1
+    both = masked(masked(maps, half), mask)
+    assert torch.equal(both.mask, torch.minimum(mask, half))
+    mode = Mode(4.0, mask="auto", threshold=0.3, softness=0.2, grow=1, faithfulness=0.1)
+    edited = edited_latent(mode, model, masked(maps, half), SOURCE, TARGET)
+    assert torch.equal(edited, replay(model.denoiser(TARGET, guidance=4.0), faithful(both, 0.1)))
+    assert torch.equal(edited[..., :4], X0[..., :4])
+
+
+def test_the_mask_sees_the_direction_and_the_guidance_of_the_inversion(model, maps):
+    seen = []
+
+    class Watched:
+        def moved(self, *arguments):
+            return ("moved", *arguments)
+
+        def denoiser(self, goal, **more):
+            seen.append((goal, more))
+            return network(0.5)
+
+    mode = Mode(4.0, 2.5, "x", direction=SIDES)
+    differences(mode, Watched(), maps, SOURCE, TARGET)
+    assert seen == [(("moved", SOURCE, *SIDES), {"guidance": 2.5, "negative": "x"})]
+
+
+class Two:
+    """A model of two prompts, whose predictions differ in a rectangle."""
+
+    def __init__(self):
+        self.asked = []
+
+    def sigmas(self, steps):
+        return ddpm_sigmas(steps)
+
+    def denoiser(self, prompt, guidance):
+        def denoise(x, sigma):
+            self.asked.append((prompt, guidance, len(x), set(sigma.tolist())))
+            change = torch.zeros_like(x)
+            change[..., 2:5, 1:7] = float(prompt == TARGET) * (0.5 + x[..., 2:5, 1:7].abs())
+            return 0.3 * x + change
+
+        return denoise
+
+
+def test_diffedits_mask_is_that_of_its_formula():
+    x0 = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    model = Two()
+    maps = invert(network(), x0, Plan(ddpm_sigmas(20), skip=12, seed=5))
+    mask = diffedit_mask(model, maps, SOURCE, TARGET)
+    sigma = ddpm_sigmas(20)[10]
+    noisy = x0 + sigma * path_noise(x0.shape, 5, 10).double()
+    distance = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
+    distance[..., 2:5, 1:7] = (0.5 + noisy[..., 2:5, 1:7].abs()).mean((0, 2))[:, None]
+    for picture, mask_of_picture in zip(distance, mask):
+        most = 3 * picture.mean()
+        assert torch.equal(mask_of_picture.bool(), picture.clamp(max=most) / most > 0.5)
+    assert mask.unique().tolist() == [0, 1]
+    assert model.asked == [(prompt, 1.0, 20, {sigma.item()}) for prompt in (SOURCE, TARGET)]
+
+
+def test_the_threshold_is_half_of_three_means_of_each_picture():
+    amount = torch.zeros(2, 1, 4, 4)
+    amount[0, 0, 0] = torch.tensor([16.0, 4.0, 2.2, 1.8])  # mean 1.5: 2.25 is the threshold
+    amount[1] = 100 * amount[0]
+    assert threshold(amount)[0, 0, 0].tolist() == [1, 1, 0, 0]
+    assert torch.equal(threshold(amount)[1], threshold(amount)[0])
+    assert not threshold(torch.zeros(1, 1, 4, 4)).any()  # prompts that agree
+
+
+def test_diffedit_masks_an_edit(model, maps):
+    edited = edited_latent(Mode(4.0, mask="diffedit"), model, maps, SOURCE, TARGET)
+    mask = diffedit_mask(model, maps, SOURCE, TARGET)
+    assert_close(edited, replay(model.denoiser(TARGET, guidance=4.0), maps, mask=mask))
+    assert 0 < mask.mean() < 1
+
+
+def test_a_batch_needs_word_maps_that_are_alike(model):
+    captions = [SOURCE, "a plain teal moon on a pink background"]
+    greens = [TARGET, "a plain green moon on a pink background"]
+    x0 = X0.repeat(2, 1, 1, 1)
+    maps = invert(model.denoiser(captions, guidance=1.0), x0, Plan(model.sigmas(2)))
+    mode = Mode(4.0, attention="p2p")
+    both = edited_latent(mode, model, maps, captions, greens)
+    alone = edited_latent(mode, model, invert_one(model, captions[1], maps), captions[1], greens[1])
+    assert_close(both[1:], alone, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="take over from each other alike"):
+        edited_latent(mode, model, maps, captions, [TARGET, "a plain green moon"])
+
+
+def invert_one(model, caption, maps):
+    path = maps.latents[:, 1:]
+    return invert(model.denoiser(caption, guidance=1.0), X0, Plan(model.sigmas(2)), path=path)
