@@ -25,7 +25,7 @@ format: $(VENV)/ready
 clean:
 	rm -rf $(VENV) out
 
-$(VENV)/ready: requirements-dev.txt
+$(VENV)/ready: requirements-dev.txt requirements-ray.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-ray.txt
 	touch $@

@@ -14,6 +14,7 @@ COMMANDS = {  # name: (module, what it does); a module has add_options(parser) a
     "bench": ("lab.bench.command", "measure the methods against each other on scenes whose true edits are known"),
     "speed": ("lab.speed.command", "time an edit beside the authors' way and plain sampling"),
     "batch": ("lab.batch.command", "edit a set of pictures of your own, with one process or many"),
+    "manifest": ("lab.batch.scan", "write the manifest of a folder, for batch and evaluate"),
     "evaluate": ("lab.evaluate.command", "edit and measure a set of pictures of your own"),
 }
 

@@ -1,6 +1,11 @@
-"""Denoisers small enough to reason about."""
+"""Denoisers small enough to reason about, and jobs that misbehave as they are told."""
 
 from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -59,3 +64,33 @@ def ddpm_sigmas(steps: int) -> Tensor:
 def flow_sigmas(steps: int) -> Tensor:
     """From 1 to 0 in even steps; (steps + 1,), float64."""
     return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+
+
+class Bare:
+    """A worker that has nothing."""
+
+    def __init__(self, args):
+        pass
+
+
+@dataclass(frozen=True)
+class Chore:
+    """A job whose process is killed the first ``deaths`` times that it is begun, and then gives a row
+    with its name, how often it was begun and with how many threads, or raises."""
+
+    name: str
+    folder: Path
+    deaths: int = 0
+    error: Exception | None = None
+    size = 1
+
+    def do(self, worker: Bare):
+        with (self.folder / self.name).open("a+") as file:
+            file.write("x")
+            file.seek(0)
+            begun = len(file.read())
+        if begun <= self.deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.error:
+            raise self.error
+        yield {"name": self.name, "begun": begun, "threads": torch.get_num_threads()}

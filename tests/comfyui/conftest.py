@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 
 from tests.comfyui.rig import browser as browser_module
 from tests.comfyui.rig import server as server_module
-from tests.comfyui.rig import summary
 from tests.comfyui.rig.company import LORA
 from tests.comfyui.rig.on_page import EMPTY
 from tests.comfyui.rig.server import PACK
@@ -65,11 +64,3 @@ def shown(page, no_errors):
     page.load(EMPTY)
     with page.whole():
         yield page
-
-
-def pytest_itemcollected(item):
-    summary.note_needs(item)
-
-
-def pytest_terminal_summary(terminalreporter):
-    summary.write(terminalreporter)

@@ -13,9 +13,9 @@ from pathlib import Path
 from ..editing import Mode, add_edit_options
 from ..options import add_inversion_options, add_model_options, fill_in
 from .drive import Errors, edit_all, paths_of, seeds_of
-from .folder import Folder
+from .folder import Folder, in_order
 from .jobs import Worker
-from .local import Here
+from .local import Here, Processes
 from .manifest import Entry, read_manifest
 from .sheet import sheet
 
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> None:
 def settings_of(args: argparse.Namespace) -> dict:
     """All that is said of a run's edits, as JSON has it. Raises ValueError for settings that do not
     fit."""
-    for name, unit in (("chunk", " timesteps a call"), ("seeds", "")):
+    for name, unit in (("chunk", " timesteps a call"), ("seeds", ""), ("workers", "")):
         value = getattr(args, name)
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"--{name} must be 1 or more{unit}; got {value}.")
     return {
         "manifest": str(args.manifest.resolve()),
@@ -88,7 +88,13 @@ def resumable(out: Path) -> Iterator[None]:
 
 
 def runner_of(args: argparse.Namespace, kind: type[Worker]):
-    """What does the jobs of --workers."""
+    """What does the jobs: this process, --workers of them, or --ray."""
+    if args.ray:
+        from .on_ray import OnRay
+
+        return OnRay(kind, args, args.ray, args.workers)
+    if args.workers and args.workers > 1:
+        return Processes(kind, args, args.workers)
     return Here(kind(args))
 
 
@@ -121,9 +127,8 @@ def write_documents(
 
 def notes(errors: Errors, settings: dict) -> list[tuple[str, list[str]]]:
     """What stands at the end of a report: titles and lists; only what there is."""
-    in_order = sorted(errors, key=lambda error: (error[0] or 0, error[1]))
     parts = {
-        "Broken entries": [f"line {line}: {' '.join(what.split())}" for line, what in in_order],
+        "Broken entries": [f"line {line}: {' '.join(what.split())}" for line, what in in_order(errors)],
         "Settings": [f"{name}: {'-' if value is None else value}" for name, value in settings.items()],
     }
     return [(title, items) for title, items in parts.items() if items]
@@ -141,6 +146,18 @@ def add_set_options(parser: argparse.ArgumentParser, out: str) -> None:
     )
     add("--out", type=Path, default=Path(out), help="the folder to write (default: %(default)s)")
     add("--seeds", type=int, default=1, help="seeds a picture, from --seed on (default: %(default)s)")
+    add(
+        "--workers",
+        type=int,
+        help="processes on this machine: a GPU each, or on a CPU its threads shared out; with --ray: actors "
+        "(default: 1; with --ray one a GPU, or one a CPU)",
+    )
+    add(
+        "--ray",
+        metavar="ADDRESS",
+        help="work on a Ray cluster: its address, auto for the one that this machine belongs to, local for one on "
+        "this machine alone; all its machines see the pictures, the model and --out under the same paths",
+    )
     add_model_options(parser)
     add_inversion_options(parser)
     add_edit_options(parser)

@@ -75,12 +75,17 @@ class Folder:
 
     def write_errors(self, errors: Iterable[tuple[int | None, str]]) -> None:
         """errors.csv: lines of the manifest and what was wrong with them; none, no file."""
-        path, errors = self.path / "errors.csv", list(errors)
+        path, errors = self.path / "errors.csv", in_order(errors)
         if not errors:
             path.unlink(missing_ok=True)
             return
         with path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("line", "error"), *errors])
+
+
+def in_order(errors: Iterable[tuple[int | None, str]]) -> list[tuple[int | None, str]]:
+    """(line, what is wrong), by lines; what has no line comes first."""
+    return sorted(errors, key=lambda error: (error[0] or 0, error[1]))
 
 
 def lock(folder: Path):

@@ -136,7 +136,7 @@ def _find(name: str, folder: Path) -> Path | None:
     """A picture file beside the manifest, or else in the current folder."""
     bare = name.lstrip("/")  # the authors write /example_images/x.jpg and mean ./example_images/x.jpg
     places = folder / name, Path(name), folder / bare, Path(bare)
-    return next((path for path in places if path.is_file()), None)
+    return next((path.absolute() for path in places if path.is_file()), None)  # a worker may have another folder
 
 
 def _shown(value) -> str:
