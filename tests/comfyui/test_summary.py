@@ -56,7 +56,7 @@ def test_a_run_without_comfyui_says_so_once_and_in_red(here):
     ]
     lines = written(skipped=skipped)
     assert [markup for _, markup in lines] == [{"red"}, {"red"}]
-    assert all("NOT TESTED: there is none; install ComfyUI" in title for title, _ in lines)
+    assert all("NOT TESTED: there is none; run make comfyui" in title for title, _ in lines)
 
 
 def test_a_run_without_a_browser_says_so_in_red(here):

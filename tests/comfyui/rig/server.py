@@ -32,6 +32,7 @@ from PIL import Image
 PACK = Path(__file__).absolute().parents[3]
 RIG = PACK / "tests" / "comfyui" / "rig"
 FOLDER = "edit-friendly-noise-maps"
+OWN = PACK / ".comfyui"  # where `make comfyui` puts one
 # Nodes that the tests need, in a pack with a package `nodes` of its own.
 PACKS = [PACK / "tests" / "comfyui" / "neighbour"]
 START_SECONDS = 300
@@ -115,6 +116,8 @@ def find_comfyui():
         return around, "two folders up"
     if (home / "main.py").is_file():
         return home, "~/comfy/ComfyUI"
+    if (OWN / "main.py").is_file():
+        return OWN, "make comfyui"
     return None, "no ComfyUI in COMFYUI_PATH, two folders up or ~/comfy/ComfyUI"
 
 
@@ -231,7 +234,7 @@ class Server:
         try:
             link.symlink_to(pack, target_is_directory=True)
         except OSError:  # Windows lets only some users link
-            shutil.copytree(pack, link, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__"))
+            shutil.copytree(pack, link, ignore=shutil.ignore_patterns(".*", "__pycache__"))
 
     def _start(self):
         port = _free_port()

@@ -5,7 +5,7 @@ import pytest
 
 from tests.comfyui.rig import browser, server
 
-HOW_TO_COMFYUI = "install ComfyUI in ~/comfy/ComfyUI with a .venv inside (or set COMFYUI_PATH and COMFYUI_PYTHON)"
+HOW_TO_COMFYUI = "run make comfyui, or set COMFYUI_PATH and COMFYUI_PYTHON"
 HOW_TO_BROWSER = "pip install playwright, and apt-get install chromium (or set CHROMIUM)"
 UNTESTED = "NOT TESTED: "  # in the reason of a skip that the summary has to tell
 
