@@ -13,7 +13,7 @@ from ..demo.model import FOLDER
 from ..edits.color import paint, parse_color, push_color
 from ..edits.shift import shift
 from ..inversions.edit_friendly import invert
-from ..measure.pictures import labelled_grid
+from ..measure.pictures import labelled_grid, save_picture
 from ..models.stable_diffusion import Pipeline
 from ..plan import DEMO, Plan
 from ..replay import replay
@@ -63,5 +63,5 @@ def run(args: argparse.Namespace) -> None:
         cells = torch.nn.functional.avg_pool2d(mask, model.cell)
         pushed = push_color(invert_with("", 1.0, middle), model.encode(painted), cells, strength=0.5)
         panels.append(("green pushed into the\nshape, no prompt", replay_with("", 1.0, pushed)))
-    labelled_grid([panels]).save(args.out)
+    save_picture(labelled_grid([panels]), args.out)
     print(f"The result lies in {args.out.resolve()}")

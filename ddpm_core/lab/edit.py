@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..inversions.edit_friendly import invert
-from ..measure.pictures import load_picture, to_image
+from ..measure.pictures import load_picture, save_picture, to_image
 from ..plan import Plan
 from ..steps import Solver
 from .editing import Mode, add_edit_options, edited_latent, passes_of
@@ -47,10 +47,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Invert one picture and replay it under every target prompt."""
-    prepare_out(args.out)
+    outs = [args.out]
+    if len(args.target) > 1:
+        outs = [args.out.with_stem(f"{args.out.stem}-{i + 1}") for i in range(len(args.target))]
+    for out in outs:
+        prepare_out(out)
     check_device(args.device)
     if not args.image.is_file():
-        raise ValueError(f"--image must be a picture file; {args.image} does not exist.")
+        what = "is a folder" if args.image.is_dir() else "does not exist"
+        raise ValueError(f"--image must be a picture file; {args.image} {what}.")
     fill_in(args)
     mode = Mode.of(args)
     model = load_model(args)
@@ -59,14 +64,11 @@ def run(args: argparse.Namespace) -> None:
     plan = Plan(
         model.sigmas(args.steps), args.skip, args.eta, Solver(args.solver), seed=args.seed, guidance=args.cfg_source
     )
-    outs = [args.out]
-    if len(args.target) > 1:
-        outs = [args.out.with_stem(f"{args.out.stem}-{i + 1}") for i in range(len(args.target))]
     with tqdm(total=(args.steps - args.skip) * (1 + passes_of(mode) * len(args.target)), unit="step") as bar:
         maps = invert(source, x0, plan, chunk=args.chunk, callback=stage(bar, "inverting"))
         for prompt, out in zip(args.target, outs):
             options = {"chunk": args.chunk, "device": args.device, "callback": stage(bar, "editing")}
             edited = edited_latent(mode, model, maps, args.source, prompt, **options)
-            to_image(model.decode(edited)[0]).save(out)
+            save_picture(to_image(model.decode(edited)[0]), out)
     for out in outs:
         print(out)

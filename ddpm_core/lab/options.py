@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import torch
@@ -138,10 +140,17 @@ def stage(bar, name: str) -> Callable:
 
 
 def prepare_out(path: Path) -> None:
-    """Make the folder of a picture, and refuse an ending that no picture has, before any work is
-    done."""
+    """Make the folder of a picture, and refuse a path that no picture can be written to, before any
+    work is done."""
     from PIL import Image
 
-    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
-        raise ValueError(f"--out must end like a picture, for instance .png; got {path}.")
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    try:
+        Image.new("RGB", (16, 16)).save(BytesIO(), format=kind or "none")
+    except Exception as error:  # what the many formats raise that cannot be written, or not in colour
+        raise ValueError(f"--out must end like a picture, for instance .png; got {path}.") from error
+    if path.is_dir():
+        raise ValueError(f"--out must be a picture file; {path} is a folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=path.parent):  # raises OSError where nothing can be written
+        pass

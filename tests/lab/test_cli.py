@@ -1,6 +1,7 @@
 """The command line does the main job, and says what is wrong in one line."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from ddpm_core.__main__ import main, parser
 from ddpm_core.demo.scenes import caption, coverage, render, scene_with
+from ddpm_core.lab import edit
 from ddpm_core.measure.pictures import load_picture, to_image
 
 SCENE = scene_with(4, shape="star", fill="striped", color="red", background="blue")
@@ -135,6 +137,9 @@ def test_a_picture_that_is_not_square_is_scaled_and_cut_to_whole_cells(picture, 
         (["--target", "x", "--device", "cuda:77"], "--device must be one that torch can use"),
         (["--target", "x", "--out", "picture.psd"], "must end like a picture.*picture.psd"),
         (["--target", "x", "--out", "picture.psx"], "must end like a picture.*picture.psx"),
+        (["--target", "x", "--out", "picture.xbm"], "must end like a picture.*picture.xbm"),
+        (["--target", "x", "--out", "picture.h5"], "must end like a picture.*picture.h5"),
+        (["--target", "x", "--image", "/"], "--image must be a picture file; / is a folder"),
     ],
 )
 def test_mistakes_end_with_one_line(picture, tmp_path, capsys, more, words):
@@ -142,6 +147,29 @@ def test_mistakes_end_with_one_line(picture, tmp_path, capsys, more, words):
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert re.search(words, last)
+
+
+def test_a_folder_in_the_place_of_a_picture_is_refused_before_any_work(picture, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(edit, "load_model", None)
+    (tmp_path / "e-2.png").mkdir()
+    assert run_edit(picture, tmp_path / "e.png", "--target", "x", "--target", "y") == 1
+    assert f"--out must be a picture file; {tmp_path / 'e-2.png'} is a folder." in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_picture_that_was_there(picture, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out.png"
+    before = out.write_bytes(picture.read_bytes())
+
+    def full(self, file, **options):
+        if isinstance(file, Path):
+            file.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert run_edit(picture, out, "--target", "x") == 1
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert out.stat().st_size == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "scene.png"]
 
 
 def test_skip_follows_the_number_of_steps(picture, tmp_path, capsys):

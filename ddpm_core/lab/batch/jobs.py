@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from ...denoise import ran_out_of_memory
 from ...inversions.choice import invert_by
 from ...maps import NoiseMaps
-from ...measure.pictures import load_picture, to_image
+from ...measure.pictures import load_picture, save_picture, to_image
 from ...models.stable_diffusion import Pipeline
 from ...plan import Plan
 from ...steps import Solver
@@ -61,7 +60,7 @@ class Worker:
         ValueError for whatever is wrong with the file."""
         path = self.folder / "sources" / entry.source_file
         if not path.is_file():
-            save(to_image(read_source(entry, side_of(self.args, self.model), self.model.cell)[0]), path)
+            save_picture(to_image(read_source(entry, side_of(self.args, self.model), self.model.cell)[0]), path)
         return read_png(path)
 
 
@@ -103,7 +102,7 @@ class Job:
             start = time.perf_counter()
             image = to_image(worker.model.decode(self._edit(worker, maps, target))[0])
             editing = time.perf_counter() - start
-            save(image, worker.folder / picture)
+            save_picture(image, worker.folder / picture)
             yield {
                 "image": self.entry.name,
                 "source_prompt": self.entry.source,
@@ -165,14 +164,3 @@ def read_png(path: Path) -> Tensor:
 
     with Image.open(path) as image:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
-
-
-def save(image, path: Path) -> None:
-    """A ``PIL.Image`` as a PNG file that is there whole or not at all."""
-    part = path.with_name(f"{path.stem}-{uuid4().hex}.part")  # two may write one picture: a killed run's worker
-    try:
-        image.save(part, format="PNG")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
