@@ -9,15 +9,15 @@ from tqdm import tqdm
 
 from ..inversions.edit_friendly import invert
 from ..measure.pictures import load_picture, save_picture, to_image
-from ..plan import Plan
-from ..steps import Solver
 from .editing import Mode, add_edit_options, edited_latent, passes_of
 from .options import (
     add_inversion_options,
     add_model_options,
     check_device,
+    check_prompt,
     fill_in,
     load_model,
+    plan_of,
     prepare_out,
     side_of,
     stage,
@@ -57,13 +57,14 @@ def run(args: argparse.Namespace) -> None:
         what = "is a folder" if args.image.is_dir() else "does not exist"
         raise ValueError(f"--image must be a picture file; {args.image} {what}.")
     fill_in(args)
+    for option, prompts in (("--source", [args.source]), ("--target", args.target)):
+        for prompt in prompts:
+            check_prompt(option, prompt)
     mode = Mode.of(args)
     model = load_model(args)
     x0 = model.encode(load_picture(args.image, side_of(args, model), model.cell)).to(args.device)
     source = model.denoiser(args.source, guidance=args.cfg_source, negative=args.negative)
-    plan = Plan(
-        model.sigmas(args.steps), args.skip, args.eta, Solver(args.solver), seed=args.seed, guidance=args.cfg_source
-    )
+    plan = plan_of(args, model)
     with tqdm(total=(args.steps - args.skip) * (1 + passes_of(mode) * len(args.target)), unit="step") as bar:
         maps = invert(source, x0, plan, chunk=args.chunk, callback=stage(bar, "inverting"))
         for prompt, out in zip(args.target, outs):

@@ -4,6 +4,8 @@ nothing is said."""
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -12,12 +14,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..plan import DEMO, PAPER, PRESETS
+from ..plan import DEMO, PAPER, PRESETS, Plan
 from ..steps import Solver
 from .editing import COMBINATIONS, fill_in_mode
 
 if TYPE_CHECKING:
     from ..models.stable_diffusion import Pipeline
+
+_SHARE, _POSITIVE = (0, 1), (0, math.inf)
+RANGES = {  # of options: finite numbers
+    **dict.fromkeys(("cfg", "cfg_source", "faithfulness", "softness", "grow", "rate"), _POSITIVE),
+    **dict.fromkeys(("eta", "cross", "self_attention", "start", "layer"), _SHARE),
+    "threshold": (1e-6, 1),
+}
+SMALLEST = 64  # pixels a side: eight latent cells, which the model halves three times
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +45,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="with a single-file checkpoint on a machine without a connection: "
         "a diffusers folder of the same kind of model",
     )
-    add("--size", type=pixels, help="pixels of the shorter side (default: what the model was trained on)")
+    add(
+        "--size",
+        type=pixels,
+        help="pixels of the shorter side, 64 or more, in whole latent cells (default: what the model was trained on)",
+    )
     add(
         "--device",
         default="cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu",
@@ -90,26 +104,44 @@ def add_inversion_options(parser: argparse.ArgumentParser) -> None:
 
 
 def pixels(text: str) -> int:
-    if not text.isdecimal() or int(text) < 8:
-        raise argparse.ArgumentTypeError(f"must be a number of pixels, 8 or more; got {text!r}")
+    if not text.isdecimal() or int(text) < SMALLEST:
+        raise argparse.ArgumentTypeError(f"must be a number of pixels, {SMALLEST} or more; got {text!r}")
     return int(text)
 
 
 def check_device(name: str) -> None:
-    """Refuse a device that this machine does not have."""
+    """Refuse a device that this machine does not have, or that holds no numbers (meta)."""
     try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"--device must be one that torch can use here; got {name!r}: {str(error).splitlines()[0]}"
-        ) from error
+        torch.zeros(1, device=name).item()
+    except Exception as error:  # every backend of torch has its own
+        what = str(error).partition("\n")[0]
+        raise ValueError(f"--device must be one that torch can use here; got {name!r}: {what}") from error
+
+
+def check_prompt(option: str, text: str) -> None:
+    """Refuse what a terminal of another encoding has sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{option} must be text in UTF-8; got {text!r}.") from error
+
+
+def _check_ranges(args: argparse.Namespace) -> None:
+    """Refuse numbers out of ``RANGES``, NaN and infinity."""
+    for name, (low, high) in RANGES.items():
+        value = getattr(args, name, low)  # not every command has all
+        if not low <= value <= high or math.isinf(value):
+            limits = f"{low:g} or more" if math.isinf(high) else f"from {low:g} to {high:g}"
+            raise ValueError(f"--{name.replace('_', '-')} must be {limits}; got {value:g}.")
 
 
 def fill_in(args: argparse.Namespace) -> None:
     """Give steps, skip and guidance their values where the command line has none. Raises ValueError
-    where no step is left."""
+    for values that do not fit, before any work."""
     preset, more = COMBINATIONS.get(args.preset) or (PRESETS[args.preset], {})
     args.steps = preset.steps if args.steps is None else args.steps
+    if args.steps < 1:
+        raise ValueError(f"--steps must be 1 or more; got {args.steps}.")
     if args.skip is None:
         args.skip = (preset if args.preset in COMBINATIONS else PAPER).skip_of(args.steps)
     if not 0 <= args.skip < args.steps:
@@ -118,6 +150,30 @@ def fill_in(args: argparse.Namespace) -> None:
     preset = preset if args.model else DEMO
     args.cfg_source = preset.guidance_source if args.cfg_source is None else args.cfg_source
     args.cfg = preset.guidance_target if args.cfg is None else args.cfg
+    _check_ranges(args)
+    if args.chunk < 1:
+        raise ValueError(f"--chunk must be 1 or more timesteps a call; got {args.chunk}.")
+    last = args.seed + max(getattr(args, "seeds", 1), 1) - 1  # a set of pictures has several
+    if not 0 <= args.seed <= last < 2**64:
+        raise ValueError(f"--seed must lie in [0, 2^64), with all the seeds from it on; got {args.seed} to {last}.")
+    check_prompt("--negative", args.negative)
+
+
+def plan_of(args: argparse.Namespace, model: Pipeline) -> Plan:
+    """The settings of an inversion; says so where the steps begin far below the model's noisy end.
+    Raises BadArgument for more steps than the model has."""
+    sigmas = model.sigmas(args.steps)
+    known = len(model.sigma_of_timestep)
+    first = int((model.sigma_of_timestep < sigmas[0]).sum())
+    better = known // (known // args.steps)
+    if first < 0.9 * known and better > args.steps:
+        print(
+            f"Note: {args.steps} steps, evenly spaced, begin at timestep {first} of {known}: less can change than the "
+            f"skip says. --steps {better} begin near the top.",
+            file=sys.stderr,
+        )
+    solver = Solver(args.solver)
+    return Plan(sigmas, args.skip, args.eta, solver, seed=args.seed, guidance=args.cfg_source)
 
 
 def load_model(args: argparse.Namespace) -> Pipeline:

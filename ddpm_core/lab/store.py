@@ -8,10 +8,12 @@ import io
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 Row = dict[str, str | float]
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def as_number(cell: str) -> str | float:
@@ -20,6 +22,18 @@ def as_number(cell: str) -> str | float:
         return float(cell)
     except ValueError:
         return cell
+
+
+def as_text(cell):
+    """What a cell is written as: a text that a spreadsheet would take for a formula gets an
+    apostrophe before it."""
+    formula = isinstance(cell, str) and _FORMULA.match(cell) and isinstance(as_number(cell), str)
+    return f"'{cell}" if formula else cell
+
+
+def from_text(text: str) -> str:
+    """What was written by ``as_text``."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 class Table:
@@ -59,7 +73,7 @@ class Table:
             with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
                 for cells in itertools.islice(csv.reader(file), 1, None):
                     if len(cells) == len(self.columns):
-                        yield dict(zip(self.columns, cells))
+                        yield dict(zip(self.columns, map(from_text, cells)))
 
     def append(self, rows: Iterable[Mapping]) -> None:
         """Write rows at the end; what else they hold is left out. Raises OSError, and then nothing
@@ -68,7 +82,7 @@ class Table:
         writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
         if not size:
             writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: as_text(cell) for name, cell in row.items()} for row in rows)
         try:
             with self.path.open("ab", buffering=0) as file:
                 data = memoryview(text.getvalue().encode("utf-8"))
@@ -155,13 +169,37 @@ class Store:
 
 
 def read_settings(folder: Path) -> dict:
-    """The settings noted in a folder. Raises OSError or ValueError where there are none."""
-    return json.loads(_settings_file(folder).read_text("utf-8"))
+    """The settings noted in a folder. Raises OSError where there are none, and ValueError for a
+    file that is something else."""
+    path = _settings_file(folder)
+    try:
+        settings = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must hold a run's settings; it is no JSON ({error}).") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold a run's settings; it holds a {type(settings).__name__}.")
+    return settings
 
 
 def write_settings(folder: Path, settings: Mapping) -> None:
-    """Note the settings of a folder's results in it."""
-    _settings_file(folder).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    """Note the settings of a folder's results in it; the file is there whole or not at all."""
+    path = _settings_file(folder)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    part.replace(path)
+
+
+def check_own(folder: Path, names: Iterable[str], settings: Mapping) -> None:
+    """Refuse a folder with files of these names that are not a run's: settings.json is missing
+    beside them, or has not half of these settings. Raises ValueError."""
+    there = sorted(name for name in {*names, _settings_file(folder).name} if (folder / name).exists())
+    rule = "choose another --out, or move what lies there"
+    try:
+        if there and len(settings.keys() & read_settings(folder).keys()) < len(settings) / 2:
+            raise ValueError(f"{_settings_file(folder)} has other settings than a run's")
+    except (OSError, ValueError) as error:
+        reason = "there is no settings.json of a run" if isinstance(error, FileNotFoundError) else error
+        raise ValueError(f"{folder} holds files of somebody else ({', '.join(there)}; {reason}): {rule}.") from error
 
 
 def differences(earlier: Mapping, settings: Mapping) -> dict[str, tuple]:
@@ -175,6 +213,7 @@ def keep_settings(folder: Path, settings: Mapping) -> None:
     """Make the folder and note the settings in it. Raises ValueError where it holds the results of
     other ones."""
     folder.mkdir(parents=True, exist_ok=True)
+    check_own(folder, [], settings)
     if not _settings_file(folder).exists():
         write_settings(folder, settings)
         return

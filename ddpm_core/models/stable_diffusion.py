@@ -22,8 +22,9 @@ Predict = Callable[[Tensor, Tensor], list[Tensor]]  # (x, sigma) -> x0_hat under
 
 def leading_timesteps(steps: int, known: int, offset: int) -> Tensor:
     """The timesteps of a "leading" schedule (steps,), from the noisy end down: i (known // steps) +
-    offset for i = steps - 1, ..., 0, none above the last of the ``known`` ones."""
-    return (torch.arange(steps).flip(0) * (known // steps) + offset).clamp(max=known - 1)
+    offset for i = steps - 1, ..., 0; with a smaller offset where the first would not be known."""
+    timesteps = torch.arange(steps).flip(0) * (known // steps)
+    return timesteps + min(offset, known - 1 - int(timesteps[0]))
 
 
 class Pipeline:
@@ -289,6 +290,9 @@ def _from_single_file(path: Path, config: str | Path | None):
     except SafetensorError as error:
         rule = f"{path} must be a diffusers folder or a .safetensors checkpoint"
         raise ValueError(f"{rule}; reading it failed: {error}.") from error
+    if not any(key.startswith("model.diffusion_model.") for key in keys):  # diffusers would look for it on the hub
+        rule = f"{path} must be a whole checkpoint, with tensors named model.diffusion_model"
+        raise ValueError(f"{rule}; it has {len(keys)} others, such as {min(keys, default='none')[:80]}.")
     large = any(key.startswith("conditioner.embedders.1.") for key in keys)
     kind: Callable = diffusers.StableDiffusionXLPipeline if large else diffusers.StableDiffusionPipeline
     known = {"config": str(config), "local_files_only": True} if config else {}

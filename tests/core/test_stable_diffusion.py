@@ -287,7 +287,7 @@ def test_a_zero_terminal_snr_is_a_great_but_finite_noise_level(sd):
         (4, 1000, 1, [751, 501, 251, 1]),
         (3, 1000, 0, [666, 333, 0]),
         (4, 1000, 249, [999, 749, 499, 249]),
-        (5, 5, 1, [4, 4, 3, 2, 1]),
+        (5, 5, 1, [4, 3, 2, 1, 0]),  # twice the same would be no step
     ],
 )
 def test_leading_timesteps_go_down_evenly_to_the_offset(steps, known, offset, timesteps):
@@ -428,6 +428,12 @@ def test_a_single_file_checkpoint_loads_offline(sd, tmp_path):
     expected = Pipeline(sd).denoiser("a red star", guidance=2.0)(X0, sigma)
     assert_close(loaded.denoiser("a red star", guidance=2.0)(X0, sigma), expected, rtol=1e-5, atol=1e-5)
     assert_close(loaded.decode(X0), Pipeline(sd).decode(X0), rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_that_is_no_checkpoint_is_not_looked_for_on_the_hub(tmp_path):
+    save_file({"latents": torch.ones(2)}, tmp_path / "maps.safetensors")
+    with pytest.raises(ValueError, match="must be a whole checkpoint.*model.diffusion_model; it has 1 others, such as"):
+        Pipeline.load(tmp_path / "maps.safetensors")
 
 
 def test_the_demo_models_words_are_single_tokens(sd):

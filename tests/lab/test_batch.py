@@ -201,7 +201,7 @@ def test_the_bar_says_pictures_a_minute_and_the_time_left(capsys):
     [
         (["--workers", "0"], "--workers must be 1 or more; got 0"),
         (["--seeds", "0"], "--seeds must be 1 or more; got 0"),
-        (["--eta", "3"], "eta must lie in"),
+        (["--eta", "3"], "--eta must be from 0 to 1; got 3"),
         (["--skip", "4"], "--skip must lie in"),
         (["--device", "cuda:77"], "--device must be one that torch can use"),
     ],

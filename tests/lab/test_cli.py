@@ -9,7 +9,8 @@ from PIL import Image
 
 from ddpm_core.__main__ import main, parser
 from ddpm_core.demo.scenes import caption, coverage, render, scene_with
-from ddpm_core.lab import edit
+from ddpm_core.lab import edit as command
+from ddpm_core.lab import options
 from ddpm_core.measure.pictures import load_picture, to_image
 
 SCENE = scene_with(4, shape="star", fill="striped", color="red", background="blue")
@@ -130,7 +131,7 @@ def test_a_picture_that_is_not_square_is_scaled_and_cut_to_whole_cells(picture, 
         (["--target", "x", "--model", "/absent"], "/absent does not exist"),
         (["--target", "x", "--steps", "8", "--skip", "9"], r"--skip must lie in \[0, 7\] for 8 steps; got 9"),
         (["--target", "x", "--steps", "2000"], r"steps must lie in \[1, 1000\]; got 2000"),
-        (["--target", "x", "--eta", "3"], "eta must lie in"),
+        (["--target", "x", "--eta", "3"], "--eta must be from 0 to 1; got 3"),
         (["--target", "x", "--image", "/absent.png"], "--image must be a picture file; /absent.png does not exist"),
         (["--target", "x", "--image", __file__], "must be a picture"),
         (["--target", "x", "--out", f"{__file__}/out.png"], "test_cli.py"),
@@ -149,8 +150,60 @@ def test_mistakes_end_with_one_line(picture, tmp_path, capsys, more, words):
     assert re.search(words, last)
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--steps", "0"], "--steps must be 1 or more; got 0"),
+        (["--steps", "-3"], "--steps must be 1 or more; got -3"),
+        (["--cfg", "-1"], "--cfg must be 0 or more; got -1"),
+        (["--cfg", "nan"], "--cfg must be 0 or more; got nan"),
+        (["--cfg-source", "inf"], "--cfg-source must be 0 or more; got inf"),
+        (["--eta", "3"], "--eta must be from 0 to 1; got 3"),
+        (["--chunk", "0"], "--chunk must be 1 or more timesteps a call; got 0"),
+        (["--seed", "-1"], r"--seed must lie in \[0, 2\^64\).*got -1"),
+        (["--seed", str(2**64)], r"--seed must lie in \[0, 2\^64\).*got 18446744073709551616"),
+        (["--faithfulness", "-0.1"], "--faithfulness must be 0 or more; got -0.1"),
+        (["--threshold", "0"], "--threshold must be from 1e-06 to 1; got 0"),
+        (["--softness", "nan"], "--softness must be 0 or more; got nan"),
+        (["--grow", "-1"], "--grow must be 0 or more; got -1"),
+        (["--device", "meta"], "--device must be one that torch can use here; got 'meta'"),
+        (["--device", "nonsense"], "--device must be one that torch can use here; got 'nonsense'"),
+        (["--source", "caf\udce9"], r"--source must be text in UTF-8; got 'caf\\udce9'"),
+        (["--target", "\udcff"], r"--target must be text in UTF-8"),
+        (["--negative", "\udcff"], r"--negative must be text in UTF-8"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_with_their_option_before_any_work(
+    picture, tmp_path, capsys, monkeypatch, more, words
+):
+    monkeypatch.setattr(command, "load_model", None)
+    assert run_edit(picture, tmp_path / "out.png", "--target", "x", "--skip", "0", *more) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"error: {words}", line)
+
+
+def test_a_size_below_what_a_model_can_halve_is_refused(picture, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_edit(picture, tmp_path / "out.png", "--target", "x", "--size", "10")
+    assert "argument --size: must be a number of pixels, 64 or more; got '10'" in capsys.readouterr().err
+
+
+def test_steps_that_begin_far_below_the_noisy_end_are_said(capsys):
+    args = parser("edit").parse_args([*"edit --image x --source x --target x --out x.png --steps".split(), "600"])
+    options.fill_in(args)
+    model = options.load_model(args)
+    plan = options.plan_of(args, model)
+    assert plan.sigmas[0] == model.sigma_of_timestep[600]  # 599, and the offset of 1
+    assert "600 steps, evenly spaced, begin at timestep 600 of 1000" in (told := capsys.readouterr().err)
+    assert "--steps 1000 begin near the top" in told
+    for steps in (4, 8, 100, 333, 1000):
+        args.steps, args.skip = steps, 0
+        options.plan_of(args, model)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_folder_in_the_place_of_a_picture_is_refused_before_any_work(picture, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(edit, "load_model", None)
+    monkeypatch.setattr(command, "load_model", None)
     (tmp_path / "e-2.png").mkdir()
     assert run_edit(picture, tmp_path / "e.png", "--target", "x", "--target", "y") == 1
     assert f"--out must be a picture file; {tmp_path / 'e-2.png'} is a folder." in capsys.readouterr().err

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ddpm_core.__main__ import parser
 from ddpm_core.demo.scenes import caption, render, scene_with
-from ddpm_core.lab import options
+from ddpm_core.lab import options, store
 from ddpm_core.lab.batch import drive, jobs
 from ddpm_core.lab.batch.manifest import Entry, read_manifest
 from ddpm_core.lab.evaluate import metrics
@@ -181,9 +181,15 @@ def test_broken_entries_are_named_with_their_lines_and_the_others_read(home):
 - !!python/object:x {}
 - {? [a] : b}
 - {init_img: pictures/star.png, target_prompts: "\\ud800"}
-"""
+- {init_img: pictures/star.png, target_prompts: !!bool maybe}
+- {init_img: pictures/star.png, target_prompts: !!timestamp x}
+- {init_img: pictures/star.png, target_prompts: !!int ''}
+- {init_img: pictures/star.png, target_prompts: DEEP}
+- {init_img: pictures/star.png, target_prompts: &again [*again]}
+- {init_img: pictures/star.png, target_prompts: good too}
+""".replace("DEEP", 2000 * "[" + 2000 * "]")
     entries, broken, _ = parse(home, text)
-    assert [entry.targets for entry in entries] == [("good",)]
+    assert [entry.targets for entry in entries] == [("good",), ("good too",)]
     expected = [
         (1, r"got 'a photo' \(str\)"),
         (2, "must have init_img; it has source_prompt, target_prompts"),
@@ -196,6 +202,11 @@ def test_broken_entries_are_named_with_their_lines_and_the_others_read(home):
         (19, "could not determine a constructor"),
         (20, "found unhashable key"),
         (21, "surrogates not allowed"),
+        (22, "reading it failed: KeyError: 'maybe'"),
+        (23, "reading it failed: AttributeError"),
+        (24, "must be YAML|invalid literal|index out of range"),
+        (25, "could not determine a constructor for the tag '!deeper-than-16-levels'"),
+        (26, "found unconstructable recursive node"),
     ]
     assert [line for line, _ in broken] == [line for line, _ in expected]
     for (_, what), (_, words) in zip(broken, expected):
@@ -447,6 +458,41 @@ def test_a_table_of_another_version_is_refused(home, calls):
         evaluate(home, WORKING)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("results.csv", "name,score\n", "results.csv; there is no settings.json of a run"),
+        ("index.html", "<p>mine", "index.html; there is no settings.json of a run"),
+        ("report.md", "# Mine", "report.md; there is no settings.json of a run"),
+        ("settings.json", '{"theme": "dark", "seed": 1}', "settings.json; .*has other settings than a run's"),
+        ("settings.json", "[]", "settings.json must hold a run's settings; it holds a list"),
+        ("settings.json", "hello", "settings.json must hold a run's settings; it is no JSON"),
+        ("settings.json", 100_000 * "[", "settings.json must hold a run's settings; it is no JSON"),
+    ],
+)
+def test_a_folder_with_files_of_somebody_else_is_refused_and_left_as_it_is(home, calls, name, content, words):
+    out = home / "out"
+    out.mkdir()
+    (out / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{out} holds files of somebody else .*{words}"):
+        evaluate(home, WORKING)
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == content
+
+
+def test_texts_that_a_spreadsheet_would_take_for_formulas_are_written_as_text(home, calls):
+    targets = ["=1+1", "@star", "+star", "-star", "'=x", "'star", "-3"]
+    manifest = "- init_img: pictures/star.png\n  source_prompt: =a\n  target_prompts:\n"
+    out = evaluate(home, manifest + "".join(f'    - "{target}"\n' for target in targets))
+    written = read_rows(out)
+    assert [row["target_prompt"] for row in written] == ["'=1+1", "'@star", "'+star", "'-star", "''=x", "'star", "-3"]
+    assert {row["source_prompt"] for row in written} == {"'=a"}
+    calls.clear()
+    evaluate(home, manifest + "".join(f'    - "{target}"\n' for target in targets))  # the sheet finds them again
+    assert calls == []
+    assert [row["target_prompt"] for row in store.Table(out / "results.csv", written[0])] == targets
+
+
 def test_another_clip_is_accepted_while_nothing_is_scored_and_a_folder_without_settings_is_not(
     home, calls, monkeypatch
 ):
@@ -460,7 +506,9 @@ def test_another_clip_is_accepted_while_nothing_is_scored_and_a_folder_without_s
     evaluate(home, WORKING, "--clip", "folder")
     assert [float(row["clip"]) for row in read_rows(out)] == [len(GREEN), len(MOON)]
     (out / "settings.json").unlink()
-    with pytest.raises(ValueError, match="settings.json cannot be read"):
+    with pytest.raises(
+        ValueError, match="files of somebody else .index.html, report.md, results.csv; there is no settings.json"
+    ):
         evaluate(home, WORKING, "--clip", "folder")
 
 
@@ -468,7 +516,9 @@ def test_another_clip_is_accepted_while_nothing_is_scored_and_a_folder_without_s
     ("more", "words"),
     [
         (["--skip", "4"], r"--skip must lie in \[0, 3\] for 4 steps; got 4"),
-        (["--eta", "2"], "eta must lie in"),
+        (["--eta", "2"], "--eta must be from 0 to 1; got 2"),
+        (["--seed", str(2**64 - 1), "--seeds", "2"], r"--seed must lie in \[0, 2\^64\), with all the seeds from it on"),
+        (["--threshold", "2"], "--threshold must be from 1e-06 to 1; got 2"),
         (["--steps", "2000"], r"steps must lie in \[1, 1000\]; got 2000"),
         (["--chunk", "0"], "--chunk must be 1 or more"),
         (["--seeds", "0"], "--seeds must be 1 or more; got 0"),

@@ -41,10 +41,10 @@ def run(args: argparse.Namespace) -> None:
 def settings_of(args: argparse.Namespace) -> dict:
     """All that is said of a run's edits, as JSON has it. Raises ValueError for settings that do not
     fit."""
-    for name, unit in (("chunk", " timesteps a call"), ("seeds", ""), ("workers", "")):
+    for name in ("seeds", "workers"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise ValueError(f"--{name} must be 1 or more{unit}; got {value}.")
+            raise ValueError(f"--{name} must be 1 or more; got {value}.")
     return {
         "manifest": str(args.manifest.resolve()),
         "model": str(args.model.resolve()) if args.model else "the demo model",

@@ -8,10 +8,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..store import Table, differences, read_settings, write_settings
+from ..store import Table, as_text, check_own, differences, read_settings, write_settings
 
 # The picture comes last, and has no comma and no quote: a long table is read by its last cells.
 COLUMNS = ("image", "source_prompt", "target_prompt", "seed", "picture")
+OWN = ("results.csv", "errors.csv", "index.html", "report.md")
 OF_EACH_ROW = ("manifest", "chunk")  # a row knows its picture and prompts, and the chunk changes no picture
 
 
@@ -20,11 +21,12 @@ class Folder:
     wrong.
 
     Rows of entries that the manifest no longer has stay. Raises ValueError for a folder with the
-    results of other settings, or that another run is writing into.
+    results of other settings, with files of somebody else, or that another run is writing into.
     """
 
     def __init__(self, path: Path, settings: Mapping, columns: Sequence[str] = COLUMNS):
         self.path = path
+        check_own(path, OWN, settings)
         for part in ("edits", "sources"):
             (path / part).mkdir(parents=True, exist_ok=True)
         self._lock = lock(path)
@@ -55,12 +57,8 @@ class Folder:
         return {picture for picture in self.table.last_cells() if picture in there}
 
     def _compare(self, settings: Mapping) -> None:
-        try:
-            earlier = read_settings(self.path)
-        except (OSError, ValueError) as error:
-            reason = f"its settings.json cannot be read ({error})"
-            raise ValueError(f"{self.path} has a results.csv, but {reason}: give another --out.") from error
-        changed = {name: pair for name, pair in differences(earlier, settings).items() if name not in OF_EACH_ROW}
+        changed = differences(read_settings(self.path), settings)
+        changed = {name: pair for name, pair in changed.items() if name not in OF_EACH_ROW}
         if "clip" in changed and not any(row.get("clip") for row in self.rows()):
             del changed["clip"]  # nothing is scored yet
         for name, (old, new) in changed.items():
@@ -80,7 +78,7 @@ class Folder:
             path.unlink(missing_ok=True)
             return
         with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("line", "error"), *errors])
+            csv.writer(file).writerows([("line", "error"), *((line, as_text(what)) for line, what in errors)])
 
 
 def in_order(errors: Iterable[tuple[int | None, str]]) -> list[tuple[int | None, str]]:

@@ -20,9 +20,8 @@ from ...maps import NoiseMaps
 from ...measure.pictures import load_picture, save_picture, to_image
 from ...models.stable_diffusion import Pipeline
 from ...plan import Plan
-from ...steps import Solver
 from ..editing import Mode, edited_latent
-from ..options import check_device, load_model, side_of
+from ..options import check_device, load_model, plan_of, side_of
 from .manifest import Entry
 
 
@@ -52,8 +51,7 @@ class Worker:
     @cached_property
     def plan(self) -> Plan:
         """Raises BadArgument for settings that do not fit."""
-        args = self.args
-        return Plan(self.model.sigmas(args.steps), args.skip, args.eta, Solver(args.solver), guidance=args.cfg_source)
+        return plan_of(self.args, self.model)
 
     def source(self, entry: Entry) -> Tensor:
         """The picture of an entry (1, 3, H, W), as it lies in the folder, or else is put there. Raises

@@ -9,6 +9,7 @@ import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
+DEEPEST = 16  # levels of a manifest: an entry has three
 KEYS = ("init_img", "source_prompt", "target_prompts")
 
 
@@ -69,6 +70,8 @@ def read_manifest(path: Path) -> tuple[list[Entry], list[tuple[int, str]], list[
             broken.append(_problem(error))
         except (ValueError, OSError) as error:
             broken.append((line, str(error)))
+        except Exception as error:  # yaml's own types take anything: !!bool maybe is a KeyError
+            broken.append((line, f"the entry must be YAML; reading it failed: {type(error).__name__}: {error}"))
     return entries, broken, list(unknown)
 
 
@@ -79,7 +82,7 @@ def _nodes(path: Path) -> tuple:
 
     shape = "a manifest is a YAML list of entries with init_img, source_prompt and target_prompts"
     try:
-        loader = yaml.SafeLoader(path.read_bytes())
+        loader = _loader(path.read_bytes())
         root = loader.get_single_node()
     except yaml.YAMLError as error:
         line, what = _problem(error)
@@ -93,6 +96,34 @@ def _nodes(path: Path) -> tuple:
     }
     line = root.start_mark.line + 1 if root else 1
     raise ValueError(f"{path}, line {line}: {shape}; got {kinds.get(type(root), 'nothing')}.")
+
+
+def _loader(data: bytes):
+    """A loader of YAML for which what lies deeper than any entry is a tag that nothing constructs:
+    PyYAML goes down by recursion."""
+    import yaml
+
+    class Shallow(yaml.SafeLoader):
+        depth = 0
+
+        def compose_node(self, parent, index):
+            if self.depth == DEEPEST and self.check_event(yaml.CollectionStartEvent):
+                return self.leave_out()
+            self.depth += 1
+            try:
+                return super().compose_node(parent, index)
+            finally:
+                self.depth -= 1
+
+        def leave_out(self):
+            start, left = self.peek_event().start_mark, 0
+            while True:
+                event = self.get_event()
+                left += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if not left:
+                    return yaml.ScalarNode(f"!deeper-than-{DEEPEST}-levels", "", start, event.end_mark)
+
+    return Shallow(data)
 
 
 def _problem(error) -> tuple[int | None, str]:

@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from ..options import check_prompt
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -20,6 +22,9 @@ def run(args: argparse.Namespace) -> None:
     beside a picture (cat.txt beside cat.jpg), it is the picture's source prompt."""
     if not args.folder.is_dir():
         raise ValueError(f"the folder of the pictures must be one; got {args.folder}.")
+    for option, prompts in (("--source", [args.source]), ("--target", args.target)):
+        for prompt in prompts:
+            check_prompt(option, prompt)
     if args.out.exists():
         raise ValueError(f"--out must be a new file; {args.out} is there already.")
     pictures = pictures_in(args.folder)
