@@ -7,11 +7,12 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..ddpm_core import paint, parse_color, push_color
+from ..ddpm_core import NoiseMaps, paint, parse_color, push_color
 from ..ddpm_core.checks import check_finite
 from .host.masks import MASK_REMEDY, latent_mask
 from .host.wires import (
     NOISE_MAPS_TOOLTIP,
+    NodeError,
     NoiseMapsType,
     Socket,
     check_fits,
@@ -20,6 +21,8 @@ from .host.wires import (
     window_inputs,
     window_sockets,
 )
+
+SAME_PICTURE = "Give the picture that was inverted, in the same size."
 
 
 class ColorMaskEdit(io.ComfyNode):
@@ -41,7 +44,11 @@ class ColorMaskEdit(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE that encoded the picture."),
                 io.Image.Input("image", tooltip="The source picture."),
                 io.Mask.Input("mask", tooltip="Where the colour goes; soft edges are kept."),
-                io.String.Input("color", default="#1e90ff", tooltip="The colour as #rrggbb."),
+                io.String.Input(
+                    "color",
+                    default="#1e90ff",
+                    tooltip="The colour: #rrggbb, rgb(30, 144, 255) or a name such as forestgreen.",
+                ),
                 io.Combo.Input(
                     "shading",
                     options=["flat", "keep lights and darks"],
@@ -83,8 +90,20 @@ class ColorMaskEdit(io.ComfyNode):
             region = latent_mask(mask, noise_maps.latents.shape[1:])
             picture = _paint(image, mask, color, shading) if painted is None else painted
             target = model.get_model_object("latent_format").process_in(vae.encode(picture[..., :3]))
+            _check_size(painted is not None, picture, target, noise_maps)
             check_finite(target, "encoded", "the encoded picture")
             return io.NodeOutput(push_color(noise_maps, target, region, strength=strength, start=start, end=end))
+
+
+def _check_size(is_painted: bool, picture: torch.Tensor, encoded: torch.Tensor, maps: NoiseMaps) -> None:
+    """Raise NodeError, in pixels, where the picture (B, H, W, 3) has another size than the one that
+    was inverted."""
+    height, width = picture.shape[1:3]
+    rows, columns = maps.latents.shape[-2:]
+    if encoded.shape[-2:] != (rows, columns):
+        cell = round(height / encoded.shape[-2])
+        problem = f"it has {width} x {height} pixels, and {columns * cell} x {rows * cell} were inverted."
+        raise NodeError("ColorMaskEdit", "painted" if is_painted else "image", problem, SAME_PICTURE)
 
 
 def _sockets(picture: str) -> dict[str, Socket]:
@@ -92,7 +111,7 @@ def _sockets(picture: str) -> dict[str, Socket]:
     window = "Lower end, raise start, or lower skip of the inversion; the paper has 70 and 20."
     return {
         "maps": Socket("noise_maps", "The paper has eta 1."),
-        "target": Socket(picture, "Give the picture that was inverted, in the same size."),
+        "target": Socket(picture, SAME_PICTURE),
         "mask": Socket("mask", f"{MASK_REMEDY} Draw the region that shall change."),
         "text": Socket("color"),
         "encoded": Socket(picture, "Look at what makes it, and at the VAE: in half precision it can overflow."),

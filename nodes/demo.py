@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+import torch
+from comfy_api.latest import io, ui
 
 from ..ddpm_core.demo import scenes
 from .host.demo_model import load_clip, load_model, load_vae
@@ -16,6 +17,7 @@ class LoadDemoModel(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         words = 'such as "a striped red star on a blue background"'
+        passed = "which then comes out in the place of the demo model's: a switch that needs no other wire."
         return io.Schema(
             node_id="LoadDemoModel",
             display_name="Load Demo Model",
@@ -23,7 +25,11 @@ class LoadDemoModel(io.ComfyNode):
             description="A small diffusion model of drawn scenes that ships with the pack: try every node with no "
             "download. It draws 192 x 192 pictures.",
             **known(io.Schema, search_aliases=["example model", "test model", "tiny checkpoint"]),
-            inputs=[],
+            inputs=[
+                io.Model.Input("own_model", optional=True, tooltip=f"A MODEL of your own, {passed}"),
+                io.Clip.Input("own_clip", optional=True, tooltip=f"A CLIP of your own, {passed}"),
+                io.Vae.Input("own_vae", optional=True, tooltip=f"A VAE of your own, {passed}"),
+            ],
             outputs=[
                 io.Model.Output(
                     id="model", display_name="MODEL", tooltip="The denoiser, for every node that takes a MODEL."
@@ -36,9 +42,9 @@ class LoadDemoModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, **kwargs) -> io.NodeOutput:
+    def execute(cls, own_model=None, own_clip=None, own_vae=None, **kwargs) -> io.NodeOutput:
         with naming("LoadDemoModel", None, "Install the pack again."):
-            return io.NodeOutput(load_model(), load_clip(), load_vae())
+            return io.NodeOutput(own_model or load_model(), own_clip or load_clip(), own_vae or load_vae())
 
 
 class DrawDemoScene(io.ComfyNode):
@@ -54,7 +60,8 @@ class DrawDemoScene(io.ComfyNode):
             display_name="Draw Demo Scene",
             category="edit-friendly noise maps/demo",
             description="A picture for the demo model: one shape on a shaded background with a few grey dots. "
-            "Position, size, rotation, shading and dots come from the layout number.",
+            "Position, size, rotation, shading and dots come from the layout number. After a run the node shows the "
+            "picture.",
             **known(io.Schema, search_aliases=["example picture", "test image", "shapes"]),
             inputs=[
                 io.Combo.Input("shape", options=shapes, default="star", tooltip="The shape."),
@@ -62,6 +69,12 @@ class DrawDemoScene(io.ComfyNode):
                 io.Combo.Input("color", options=colors, default="red", tooltip="The colour of the shape."),
                 io.Combo.Input("background", options=grounds, default="blue", tooltip="The colour of the background."),
                 io.Int.Input("layout", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip=layout),
+                io.Image.Input(
+                    "own_picture",
+                    optional=True,
+                    tooltip="A picture of your own, which then comes out in the place of the drawing: a switch that "
+                    "needs no other wire. The mask is then all of it, and the caption empty.",
+                ),
             ],
             outputs=[
                 io.Image.Output(id="image", display_name="IMAGE", tooltip="The picture, 192 x 192."),
@@ -71,10 +84,15 @@ class DrawDemoScene(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, shape, fill, color, background, layout, **kwargs) -> io.NodeOutput:
+    def execute(cls, shape, fill, color, background, layout, own_picture=None, **kwargs) -> io.NodeOutput:
         scene = scenes.scene_with(layout, shape=shape, fill=fill, color=color, background=background)
-        picture, region = scenes.render([scene]).movedim(1, -1), scenes.coverage([scene])[:, 0]
-        return io.NodeOutput(picture, region, scenes.caption(scene))
+        if own_picture is None:
+            picture, region = scenes.render([scene]).movedim(1, -1), scenes.coverage([scene])[:, 0]
+            words = scenes.caption(scene)
+        else:
+            picture, region, words = own_picture, torch.ones(own_picture.shape[:-1]), ""
+        shown = {**ui.PreviewImage(picture, cls=cls).as_dict(), "caption": (words,)}
+        return io.NodeOutput(picture, region, words, ui=shown)
 
 
 NODES = [LoadDemoModel, DrawDemoScene]

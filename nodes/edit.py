@@ -16,7 +16,7 @@ from ..ddpm_core.edits.faithful import faithful
 from ..ddpm_core.plan import DEMO, PAPER
 from .host.guidance import source_guider
 from .host.guided import GuidedRun, Running, make_guider, sample
-from .host.masks import MASK_REMEDY, both_masks, noise_mask
+from .host.masks import MASK_REMEDY, both_masks, mask_problem, noise_mask
 from .host.wires import (
     NOISE_MAPS_TOOLTIP,
     NOT_FINITE,
@@ -28,6 +28,7 @@ from .host.wires import (
     known,
     maps_latent,
     naming,
+    say,
 )
 
 SKIP = Socket("skip", "-1 is the skip of the inversion; to skip less, invert again with a lower one.")
@@ -106,6 +107,9 @@ class NoiseMapEdit(io.ComfyNode):
         with naming("NoiseMapEdit", "model", **sockets):
             maps = _skipped(noise_maps, skip)
             if mask is not None:
+                problem = mask_problem(mask, maps.latents.shape[1:])
+                if problem:
+                    say("NoiseMapEdit", problem)
                 mask = both_masks(maps.mask, noise_mask(mask, maps.latents.shape[1:]))
                 maps = dataclasses.replace(maps, mask=mask)
             if faithfulness:
@@ -203,7 +207,7 @@ def _walk_for_sockets(maps: NoiseMaps, running: Running) -> Tensor:
     expected, got = maps.sigmas.to(running.sigmas), running.sigmas
     if expected.shape != got.shape or not torch.allclose(expected, got, rtol=1e-3, atol=1e-4):
         problem = f"the sampler got {_levels(got)}, and its noise maps have {_levels(expected)}."
-        remedy = "Connect the SIGMAS output of NoiseMapSampler; to start later, raise its skip."
+        remedy = "Connect the SIGMAS output of Noise Map Sampler; to start later, raise its skip."
         raise NodeError("SamplerCustomAdvanced", "sigmas", problem, remedy)
     with naming("SamplerCustomAdvanced", "guider", denoise=Socket("guider", NOT_FINITE)):
         return _walk(maps, running, both_masks(maps.mask, running.mask))
@@ -213,6 +217,12 @@ def _levels(sigmas: Tensor) -> str:
     if not len(sigmas):
         return "no noise levels"
     return f"{len(sigmas)} noise levels from {sigmas[0].item():.4g} to {sigmas[-1].item():.4g}"
+
+
+def _extent(shape: tuple[int, ...]) -> str:
+    """A latent's shape (B, C, *S) in words."""
+    batch, _, *size = shape
+    return f"{' x '.join(str(length) for length in reversed(size))} latent cells in a batch of {batch}"
 
 
 class StartNoise:
@@ -225,7 +235,7 @@ class StartNoise:
     def generate_noise(self, latent: dict) -> Tensor:
         shape, held = latent["samples"].shape, self.maps.latents.shape[1:]
         if shape[0] != held[0] or shape[2:] != held[2:]:
-            problem = f"it has the shape {tuple(shape)} and the noise maps have {tuple(held)}."
+            problem = f"it has {_extent(shape)} and the noise maps have {_extent(held)}."
             remedy = "Connect the latent that was inverted, or an empty one of its size and batch."
             raise NodeError("SamplerCustomAdvanced", "latent_image", problem, remedy)
         step = self.maps.steps[0]

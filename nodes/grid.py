@@ -116,9 +116,12 @@ def _numbers(socket: str, text: str, kind: type, low: float, high: float) -> lis
     """The numbers of a comma-separated text, each in [low, high]: all of them are looked at before
     the first edit."""
     rule = f"{'whole numbers' if kind is int else 'numbers'} from {low} to {high} with commas between them"
-    remedy = f"Write for instance {low}, {high}."
+    advice = [3, 7, 15]  # the demo model's, and the ends of the paper's useful range
+    if socket == "skips":
+        advice = dict.fromkeys(low + round(share * (high - low)) for share in (0, 0.2, 0.4))
+    remedy = f"Write for instance {', '.join(map(str, advice))}."
     if socket == "skips" and low:
-        remedy += " A lower skip on EditFriendlyInvert allows lower ones."
+        remedy += " A lower skip on Edit-Friendly Invert allows lower ones."
     try:
         numbers = [kind(part) for part in text.split(",")]
     except ValueError as error:

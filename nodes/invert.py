@@ -207,8 +207,8 @@ def _check_latent(node: str, model, samples: torch.Tensor) -> None:
     if not samples.any():
         raise NodeError(node, "latent", "it is empty (all zeros).", "Connect the latent of a picture, from VAE Encode.")
     if samples.dim() != dimensions + 2 or samples.shape[1] != channels:
-        needed = f"the model needs {channels} channels in {dimensions} dimensions"
-        problem = f"it has the shape {tuple(samples.shape)} and {needed}."
+        got = f"it has {samples.shape[1]} channels in {samples.dim() - 2} dimensions"
+        problem = f"{got} and the model needs {channels} in {dimensions}."
         raise NodeError(node, "latent", problem, "Encode the picture with this model's VAE.")
 
 

@@ -28,7 +28,8 @@ FLOORS = [
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 CORE = {name for names in FLOORS[: FLOOR_OF[""] + 1] for name in names}
-CORE_NEEDS = {"torch", "safetensors"}  # safetensors inside the functions that read and write files
+# Inside functions: safetensors where files are read and written, Pillow for the names of colours.
+CORE_NEEDS = {"torch", "safetensors", "PIL"}
 COMFY = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server"}
 
 

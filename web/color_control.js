@@ -1,9 +1,16 @@
 import { addElement, endStep, onChange, setWidget, widgetOf } from "./widgets.js";
 
-/** "#rrggbb" from what the node reads as a colour, or null. */
+const context = document.createElement("canvas").getContext("2d");
+
+/** "#rrggbb" from what the node reads as a colour, or null: a canvas keeps its own where it cannot. */
 function parseColor(text) {
-  const digits = String(text).trim().toLowerCase().match(/^#?([0-9a-f]{3}|[0-9a-f]{6})$/)?.[1];
-  return digits ? "#" + (digits.length === 3 ? digits.replace(/./g, "$&$&") : digits) : null;
+  const written = String(text).trim().replace(/^(?=([0-9a-f]{3}|[0-9a-f]{6})$)/i, "#");
+  const [one, other] = ["#000000", "#ffffff"].map((before) => {
+    context.fillStyle = before;
+    context.fillStyle = written;
+    return context.fillStyle;
+  });
+  return one === other && one.startsWith("#") ? one : null;
 }
 
 /** ColorMaskEdit: the browser's colour control, bound both ways to the text widget `color`. */
@@ -26,7 +33,7 @@ export function addColorControl(node) {
     input.setAttribute("aria-invalid", String(!color));
     swatch.style.background = input.value;
     swatch.style.border = color ? "1px solid var(--border-color)" : "2px dashed #e5484d";
-    swatch.title = color ? "Pick the colour" : `"${text.value}" is not a colour: write #rrggbb, or pick one here`;
+    swatch.title = color ? "Pick the colour" : `"${text.value}" is not a colour: write #rrggbb or a name, or pick one here`;
   }
 
   input.addEventListener("input", () => setWidget(text, input.value));

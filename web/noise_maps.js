@@ -5,6 +5,7 @@
  */
 import { app } from "../../scripts/app.js";
 import { addColorControl } from "./color_control.js";
+import { showCaption } from "./demo_scene.js";
 import { addUpload, showSaved } from "./maps_file.js";
 import { addShiftPad } from "./shift_pad.js";
 
@@ -17,6 +18,7 @@ const ADDITIONS = {
   ShiftNoise: addShiftPad,
   LoadNoiseMaps: addUpload,
   SaveNoiseMaps: showSaved,
+  DrawDemoScene: showCaption,
 };
 
 /**

@@ -176,7 +176,7 @@ function drawGrid(context, { cells, rows, cell }) {
   context.stroke();
 }
 
-/** What moves in the place of a picture: its outline with a cross. */
+/** What moves in the place of a picture: its outline with a cross, and how to get the picture. */
 function drawStandIn(context, color, [left, top, width, height]) {
   context.save();
   context.globalAlpha = 0.25;
@@ -185,5 +185,8 @@ function drawStandIn(context, color, [left, top, width, height]) {
   context.globalAlpha = 0.8;
   context.fillRect(left + width / 2 - 8, top + height / 2, 16, 1);
   context.fillRect(left + width / 2, top + height / 2 - 8, 1, 16);
+  context.font = "12px sans-serif";
+  context.textAlign = "center";
+  context.fillText("Run once, then drag me", left + width / 2, top + height / 2 + 28, width);
   context.restore();
 }

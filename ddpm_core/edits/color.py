@@ -59,14 +59,18 @@ def push_color(
 
 
 def parse_color(text: str) -> tuple[float, float, float]:
-    """RGB in [0, 1] from "#rgb" or "#rrggbb" (the # may be left out). Raises BadArgument."""
-    digits = text.strip().removeprefix("#")
-    if not re.fullmatch(r"[0-9a-fA-F]{3}|[0-9a-fA-F]{6}", digits):
-        rule = "A colour is written #rrggbb or #rgb in hexadecimal digits, for instance #1e90ff"
-        raise BadArgument("text", f"{rule}; got {text!r}.")
-    if len(digits) == 3:
-        digits = "".join(2 * d for d in digits)
-    return tuple(int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    """RGB in [0, 1] from "#rgb", "#rrggbb" (the # may be left out), "rgb(r, g, b)" or a name, as
+    Pillow reads them. Raises BadArgument."""
+    from PIL import ImageColor
+
+    written = text.strip()
+    if re.fullmatch(r"[0-9a-fA-F]{3}|[0-9a-fA-F]{6}", written):
+        written = f"#{written}"
+    try:
+        return tuple(value / 255 for value in ImageColor.getrgb(written)[:3])
+    except ValueError as error:
+        rule = "A colour is written #1e90ff, rgb(30, 144, 255) or as a name such as forestgreen"
+        raise BadArgument("text", f"{rule}; got {text!r}.") from error
 
 
 def luminance(picture: Tensor) -> Tensor:

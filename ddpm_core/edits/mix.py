@@ -64,7 +64,8 @@ def same_start(maps: NoiseMaps, other: NoiseMaps) -> tuple[NoiseMaps, NoiseMaps]
             raise BadArgument("other", f"Both maps must have the same {name.replace('_', ' ')}; got {got}.")
     ours, theirs = (tuple(m.latents.shape[1:]) for m in (maps, other))
     if ours != theirs:
-        raise BadArgument("other", f"Both maps must have latents of one shape; got {ours} and {theirs}.")
+        got = " and ".join(f"{shape[0]} of {' x '.join(map(str, shape[:1:-1]))}" for shape in (ours, theirs))
+        raise BadArgument("other", f"Both maps must have one size and batch; got {got} latent cells.")
     first = max(maps.skipped, other.skipped)
     maps, other = maps.skip(first), other.skip(first)
     if not torch.allclose(maps.sigmas, other.sigmas, rtol=1e-4):

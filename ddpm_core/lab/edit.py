@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
+from ..demo.words import warning
 from ..inversions.edit_friendly import invert
 from ..measure.pictures import load_picture, save_picture, to_image
 from .editing import Mode, add_edit_options, edited_latent, passes_of
@@ -45,6 +47,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_edit_options(parser)
 
 
+def _warn(*prompts: str) -> None:
+    """Say which words the demo model does not know."""
+    problem = warning(" ".join(prompts))
+    if problem:
+        print(f"note: {problem} Give --model a Stable Diffusion checkpoint for other pictures.", file=sys.stderr)
+
+
 def run(args: argparse.Namespace) -> None:
     """Invert one picture and replay it under every target prompt."""
     outs = [args.out]
@@ -61,6 +70,8 @@ def run(args: argparse.Namespace) -> None:
         for prompt in prompts:
             check_prompt(option, prompt)
     mode = Mode.of(args)
+    if args.model is None:
+        _warn(args.source, *args.target)
     model = load_model(args)
     x0 = model.encode(load_picture(args.image, side_of(args, model), model.cell)).to(args.device)
     source = model.denoiser(args.source, guidance=args.cfg_source, negative=args.negative)

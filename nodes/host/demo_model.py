@@ -4,6 +4,7 @@ High-Resolution Image Synthesis with Latent Diffusion Models) in Stable Diffusio
 from __future__ import annotations
 
 import json
+import sys
 
 import comfy.latent_formats
 import comfy.model_base
@@ -17,6 +18,8 @@ import torch
 
 from ...ddpm_core.checks import BadArgument
 from ...ddpm_core.demo.model import CONTEXT, FOLDER, TEXT, UNET, VAE
+from ...ddpm_core.demo.words import warning
+from .wires import say
 
 
 def load_model() -> comfy.model_patcher.ModelPatcher:
@@ -131,17 +134,26 @@ class DemoConfig(comfy.supported_models_base.BASE):
 class DemoTokenizer(comfy.sd1_clip.SD1Tokenizer):
     def __init__(self, embedding_directory=None, tokenizer_data=None):
         def tokenizer(embedding_directory=None, tokenizer_data=None):
-            return comfy.sd1_clip.SDTokenizer(
+            made = comfy.sd1_clip.SDTokenizer(
                 str(FOLDER / "tokenizer"),
                 max_length=CONTEXT,
                 embedding_directory=embedding_directory,
                 embedding_size=TEXT["hidden_size"],
                 tokenizer_data=tokenizer_data or {},
             )
+            # ComfyUI cuts long prompts itself, and the library warns of errors that will not come.
+            made.tokenizer.model_max_length = sys.maxsize
+            return made
 
         super().__init__(
             embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {}, tokenizer=tokenizer
         )
+
+    def tokenize_with_weights(self, text, *args, **kwargs):
+        problem = warning(text)
+        if problem:
+            say("LoadDemoModel", problem)
+        return super().tokenize_with_weights(text, *args, **kwargs)
 
 
 class DemoTextModel(comfy.sd1_clip.SD1ClipModel):

@@ -33,6 +33,17 @@ def noise_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     return comfy.utils.reshape_mask(mask.float(), shape)[:, :1].clamp(0, 1).contiguous()
 
 
+def mask_problem(mask: Tensor, shape: tuple[int, ...]) -> str | None:
+    """What a person should know about a mask for latents of shape (B, C, *S): that it allows no
+    change, or has other proportions than the picture, by more than a cell."""
+    if not mask.any():
+        return "the mask is empty (0 everywhere), so nothing changes: draw the region that may change."
+    (height, width), (rows, columns) = mask.shape[-2:], shape[-2:]
+    if abs(width * rows / height - columns) > 1 and abs(height * columns / width - rows) > 1:
+        return f"the mask ({width} x {height} pixels) has another shape than the picture: it is stretched to fit."
+    return None
+
+
 def both_masks(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     """Where both allow a change; None allows it everywhere."""
     if one is None or other is None:

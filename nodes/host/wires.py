@@ -4,11 +4,14 @@ person at the graph, and whether maps fit a model."""
 from __future__ import annotations
 
 import inspect
+import logging
+import sys
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from comfy.model_sampling import CONST
 from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ...ddpm_core import NoiseMaps, Process
@@ -41,7 +44,7 @@ def window_inputs(
 ) -> list[io.Float.Input]:
     """``start`` and ``end`` in per cent of the schedule from its end; ``verb`` says what happens to
     the steps between."""
-    rest = "in per cent of the schedule from its end: 100 is the noisy start."
+    rest = "in per cent of the schedule: 100 is the noisy start, 0 the finished picture."
     percent = {"min": 0.0, "max": 100.0, "step": 1.0, **known(io.Float.Input, advanced=True)}
     return [
         io.Float.Input("start", default=start, **percent, tooltip=f"First {verb} step, {rest}{start_note}"),
@@ -54,8 +57,37 @@ class NodeError(ValueError):
     the value received, and what to do."""
 
     def __init__(self, node: str, socket: str | None, problem: str, remedy: str = ""):
-        where = node if socket is None else f"{node}, input '{socket}'"
+        where = _as_seen(node) if socket is None else f"{_as_seen(node)}, input '{socket}'"
         super().__init__(f"{where}: {problem}" + (f" {remedy}" if remedy else ""))
+
+
+def say(node: str, problem: str) -> None:
+    """Warn the person at the graph about a node: in the log, and on the node that is running."""
+    logging.warning("%s: %s", _as_seen(node), problem)
+    running = get_executing_context()
+    if running is not None:
+        from server import PromptServer
+
+        PromptServer.instance.send_progress_text(problem, running.node_id)
+
+
+def _as_seen(node: str) -> str:
+    """A node's name in the menu, and in quotes the title that the running node has in the graph."""
+    comfy = sys.modules.get("nodes")  # ComfyUI's, which knows the stock nodes too
+    name, title = getattr(comfy, "NODE_DISPLAY_NAME_MAPPINGS", {}).get(node, node), _title_of_running()
+    return name if title in (None, name) else f'{name} "{title}"'
+
+
+def _title_of_running() -> str | None:
+    running = get_executing_context()
+    if running is None:
+        return None
+    from server import PromptServer
+
+    for _, prompt_id, prompt, *_ in PromptServer.instance.prompt_queue.get_current_queue()[0]:
+        if prompt_id == running.prompt_id:
+            return prompt.get(running.node_id, {}).get("_meta", {}).get("title")
+    return None
 
 
 class Socket(NamedTuple):
@@ -92,7 +124,7 @@ def check_maps(node: str, maps: NoiseMaps, socket: str = "noise_maps") -> None:
     type NOISE_MAPS too."""
     if not isinstance(maps, NoiseMaps):
         problem = f"NOISE_MAPS of this pack are needed; got {type(maps).__name__}."
-        raise NodeError(node, socket, problem, "Connect the output of EditFriendlyInvert.")
+        raise NodeError(node, socket, problem, "Connect the output of Edit-Friendly Invert.")
 
 
 def check_fits(node: str, maps: NoiseMaps, model, socket: str | None = "model") -> None:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.comfyui.rig.graphs import TARGET, difference, graph, node, pictures, refusal
+from tests.comfyui.rig.graphs import SEEN, TARGET, difference, graph, node, pictures, refusal
 from tests.comfyui.rig.server import PromptError
 
 CALLS = 5  # of the model in the inversion, one timestep each, and again in the edit
@@ -99,7 +99,7 @@ def test_values_that_are_not_finite_are_named_with_what_to_do(server, faulty, si
     prompt = faulty(fault, at)
     error = failure(server, prompt)
     words = (
-        WHERE[at],
+        SEEN.get(WHERE[at], WHERE[at]),
         "input 'model'",
         "at sigma",
         "float16",
@@ -117,7 +117,7 @@ def test_a_latent_that_is_not_finite_is_refused(server, value):
         server, broken=node("BrokenLatent", latent=["latent", 0], value=value), maps={"latent": ["broken", 0]}
     )
     assert all(
-        word in message for word in ("EditFriendlyInvert", "input 'latent'", "1 of 2304", "VAEs in half precision")
+        word in message for word in ("Edit-Friendly Invert", "input 'latent'", "1 of 2304", "VAEs in half precision")
     ), message
 
 
@@ -173,6 +173,6 @@ def test_a_mask_that_is_not_finite_is_refused(server, socket):
             "maps": {"latent": ["masked", 0]},
         }
     message = refusal(server, **changes)
-    where = "NoiseMapEdit, input 'mask'" if "edit" in changes else "EditFriendlyInvert, input 'latent'"
+    where = "Noise Map Edit, input 'mask'" if "edit" in changes else "Edit-Friendly Invert, input 'latent'"
     assert where in message
     assert "1 of 36864 values are NaN" in message

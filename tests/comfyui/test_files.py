@@ -104,7 +104,7 @@ def test_files_outside_of_comfyuis_folders_are_not_read(server, name):
         )
     finally:
         secret.unlink()
-    assert "LoadNoiseMaps, input 'file'" in words
+    assert "Load Noise Maps, input 'file'" in words
     assert "there is no" in words
 
 
@@ -143,18 +143,18 @@ def test_a_file_that_holds_no_maps_for_this_model_is_refused(server, content, wo
             **moved,
             mix=node("MixNoiseMaps", noise_maps=["maps", 0], other_maps=["load", 0], amount=0.5, start=100.0, end=0.0),
         )
-        assert "MixNoiseMaps, input 'other_maps'" in said
+        assert "Mix Noise Maps, input 'other_maps'" in said
         return
     (server.base / "input" / "broken.safetensors").write_bytes(content)
     said = refused(server, load=node("LoadNoiseMaps", file="broken.safetensors"), edit={"noise_maps": ["load", 0]})
-    assert "LoadNoiseMaps, input 'file'" in said
+    assert "Load Noise Maps, input 'file'" in said
     assert words in said
 
 
 @pytest.mark.parametrize("prefix", ["../../evil/maps", "/evil/maps", "a\0b"])
 def test_nothing_is_written_outside_of_the_output_folder(server, prefix):
     said = refused(server, save=node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix=prefix, precision="full"))
-    assert "SaveNoiseMaps, input 'filename_prefix'" in said
+    assert "Save Noise Maps, input 'filename_prefix'" in said
     assert repr(prefix) in said
     assert not (server.base.parent / "evil").exists()
     assert not Path("/evil").exists()
@@ -213,9 +213,9 @@ def test_maps_of_other_settings_are_not_mixed(server):
     changes = mixed()
     changes["other maps"]["inputs"]["steps"] = 10
     said = refused(server, **changes)
-    assert "MixNoiseMaps, input 'other_maps': Both maps must have the same total steps; got 12 and 10." in said
+    assert "Mix Noise Maps, input 'other_maps': Both maps must have the same total steps; got 12 and 10." in said
     said = refused(server, **mixed(start=10.0, end=20.0))
-    assert "MixNoiseMaps, input 'start'" in said
+    assert "Mix Noise Maps, input 'start'" in said
 
 
 def test_a_flip_mirrors_the_picture(server):

@@ -125,7 +125,7 @@ LINKED = {"zero": node("PrimitiveFloat", value=0.0), "minus": node("PrimitiveInt
 )
 def test_what_does_not_fit_is_named(server, changes, words):
     message = refusal(server, **changes)
-    assert all(word in message for word in ("MaskFromPrompts, input", *words)), message
+    assert all(word in message for word in ("Mask From Prompts, input", *words)), message
 
 
 def test_a_cfg_given_by_hand_takes_the_place_of_what_the_maps_do_not_know(server):

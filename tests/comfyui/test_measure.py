@@ -296,7 +296,7 @@ def test_a_grid_is_a_sheet_and_its_pictures(server):
         ({"skips": "4, nine"}, ["'skips'", "whole numbers from 4 to 11", "'4, nine'"]),
         ({"skips": "4.5"}, ["'skips'", "whole numbers from 4 to 11", "'4.5'"]),
         ({"skips": ""}, ["'skips'", "from 4 to 11", "''"]),
-        ({"skips": "4, 3"}, ["'skips'", "from 4 to 11", "got 3", "EditFriendlyInvert"]),
+        ({"skips": "4, 3"}, ["'skips'", "from 4 to 11", "got 3", "instance 4, 5, 7", "Edit-Friendly Invert"]),
         ({"skips": "-1"}, ["'skips'", "from 4 to 11", "got -1"]),
         ({"skips": "4, 12"}, ["'skips'", "from 4 to 11", "got 12"]),
         ({"cfgs": "3; 5"}, ["'cfgs'", "numbers from 0 to 100", "'3; 5'"]),
@@ -307,7 +307,7 @@ def test_a_grid_is_a_sheet_and_its_pictures(server):
 )
 def test_bad_lists_are_refused(server, changes, words):
     message = refusal(server, **edit_grid(**changes))
-    assert all(word in message for word in ["EditGrid", *words]), message
+    assert all(word in message for word in ["Edit Grid", *words]), message
 
 
 def test_cancel_stops_a_grid(server):

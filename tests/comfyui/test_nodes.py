@@ -4,16 +4,14 @@ something does not fit."""
 import json
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.comfyui.rig.company import apart, edited
-from tests.comfyui.rig.graphs import IDS, SOURCE, TARGET, difference, graph, node, pictures, refusal, text
+from tests.comfyui.rig.graphs import GOLDEN, IDS, SEEN, SOURCE, TARGET, difference, graph, node, pictures, refusal, text
 from tests.comfyui.rig.server import PromptError
 
-GOLDEN = Path(__file__).with_name("golden") / "nodes.json"
 SIGNATURE = [
     "input",
     "input_order",
@@ -234,50 +232,116 @@ HALF = node("ImageScale", image=["scene", 0], upscale_method="bilinear", width=9
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({**LINKED, "maps": {"eta": ["two", 0]}}, ["EditFriendlyInvert", "'eta'", "in [0, 1]", "got 2"]),
-        ({**LINKED, "maps": {"seed": ["minus", 0]}}, ["EditFriendlyInvert", "'seed'", "got -1"]),
-        ({**LINKED, "maps": {"chunk": ["minus", 0]}}, ["EditFriendlyInvert", "'chunk'", "1 or more", "got -1"]),
-        ({**LINKED, **color_edit(end=["below", 0])}, ["ColorMaskEdit", "'end'", "0 <= end", "end -1"]),
+        ({**LINKED, "maps": {"eta": ["two", 0]}}, ["Edit-Friendly Invert", "'eta'", "in [0, 1]", "got 2"]),
+        ({**LINKED, "maps": {"seed": ["minus", 0]}}, ["Edit-Friendly Invert", "'seed'", "got -1"]),
+        ({**LINKED, "maps": {"chunk": ["minus", 0]}}, ["Edit-Friendly Invert", "'chunk'", "1 or more", "got -1"]),
+        ({**LINKED, **color_edit(end=["below", 0])}, ["Color Mask Edit", "'end'", "0 <= end", "end -1"]),
         (
             {**color_edit(painted=["not finite", 0]), **NOT_FINITE},
-            ["ColorMaskEdit", "'painted'", "encoded picture must be finite", "half precision"],
+            ["Color Mask Edit", "'painted'", "encoded picture must be finite", "half precision"],
         ),
-        ({"maps": {"skip": 12}}, ["EditFriendlyInvert", "'skip'", "in [0, 11] for 12 steps", "got 12", "raise steps"]),
-        ({"blank": EMPTY, "maps": {"latent": ["blank", 0]}}, ["EditFriendlyInvert", "'latent'", "empty", "VAE Encode"]),
-        (WIDE, ["EditFriendlyInvert", "'latent'", "16, 24, 24", "needs 4 channels", "this model's VAE"]),
+        (
+            {"maps": {"skip": 12}},
+            ["Edit-Friendly Invert", "'skip'", "in [0, 11] for 12 steps", "got 12", "raise steps"],
+        ),
+        (
+            {"blank": EMPTY, "maps": {"latent": ["blank", 0]}},
+            ["Edit-Friendly Invert", "'latent'", "empty", "VAE Encode"],
+        ),
+        (WIDE, ["Edit-Friendly Invert", "'latent'", "16 channels in 2", "needs 4 in 2", "this model's VAE"]),
         (
             {"flat": node("FlipSigmas", sigmas=["basic", 0]), "basic": BASIC, "maps": {"sigmas": ["flat", 0]}},
-            ["EditFriendlyInvert", "'sigmas'", "decrease strictly", "followed by", "high to low"],
+            ["Edit-Friendly Invert", "'sigmas'", "decrease strictly", "followed by", "high to low"],
         ),
         (
             {**FLOW, "basic": BASIC, "maps": {"model": ["flow", 0], "sigmas": ["basic", 0]}},
-            ["EditFriendlyInvert", "'sigmas'", "flow process lie in [0, 1]"],
+            ["Edit-Friendly Invert", "'sigmas'", "flow process lie in [0, 1]"],
         ),
-        ({"edit": {"skip": 3}}, ["NoiseMapEdit", "'skip'", "in [4, 11]", "made with skip 4", "got 3", "invert again"]),
-        ({"edit": {"skip": 12}}, ["NoiseMapEdit", "'skip'", "in [4, 11]", "have 12 steps", "got 12"]),
-        ({**FLOW, "edit": {"model": ["flow", 0]}}, ["NoiseMapEdit", "'noise_maps'", "'ve' model", "'flow' model"]),
-        (shifted(24, 0), ["ShiftNoise", "'x'", "24 latent cells", "got x 24"]),
-        (shifted(0, -30), ["ShiftNoise", "'y'", "got y -30"]),
-        (color_edit(color="reddish"), ["ColorMaskEdit", "'color'", "#rrggbb", "'reddish'"]),
+        (
+            {"edit": {"skip": 3}},
+            ["Noise Map Edit", "'skip'", "in [4, 11]", "made with skip 4", "got 3", "invert again"],
+        ),
+        ({"edit": {"skip": 12}}, ["Noise Map Edit", "'skip'", "in [4, 11]", "have 12 steps", "got 12"]),
+        ({**FLOW, "edit": {"model": ["flow", 0]}}, ["Noise Map Edit", "'noise_maps'", "'ve' model", "'flow' model"]),
+        (shifted(24, 0), ["Shift Noise", "'x'", "24 latent cells", "got x 24"]),
+        (shifted(0, -30), ["Shift Noise", "'y'", "got y -30"]),
+        (color_edit(color="reddish"), ["Color Mask Edit", "'color'", "forestgreen", "'reddish'"]),
         (
             {**color_edit(mask=["none", 0]), "none": node("SolidMask", value=0.0, width=192, height=192)},
-            ["ColorMaskEdit", "'mask'", "empty", "0 everywhere", "Draw the region"],
+            ["Color Mask Edit", "'mask'", "empty", "0 everywhere", "Draw the region"],
         ),
-        (color_edit(start=20.0, end=70.0), ["ColorMaskEdit", "'start'", "start 20, end 70", "Lower end", "70 and 20"]),
+        (
+            color_edit(start=20.0, end=70.0),
+            ["Color Mask Edit", "'start'", "start 20, end 70", "Lower end", "70 and 20"],
+        ),
         (
             color_edit(start=100.0, end=90.0),
-            ["ColorMaskEdit", "'start'", "start 100 and end 90", "begin at 66.6667"],
+            ["Color Mask Edit", "'start'", "start 100 and end 90", "begin at 66.6667"],
         ),
-        ({**color_edit(painted=["half", 0]), "half": HALF}, ["ColorMaskEdit", "'painted'", "12", "24"]),
-        ({**color_edit(), "maps": {"eta": 0.0}}, ["ColorMaskEdit", "'noise_maps'", "eta 0"]),
-        ({**color_edit(image=["half", 0]), "half": HALF}, ["ColorMaskEdit", "'image'", "12", "24"]),
-        ({**FLOW, **color_edit(model=["flow", 0])}, ["ColorMaskEdit", "'noise_maps'", "'flow' model"]),
+        (
+            {**color_edit(painted=["half", 0]), "half": HALF},
+            ["Color Mask Edit", "'painted'", "96 x 96 pixels", "192 x 192"],
+        ),
+        ({**color_edit(), "maps": {"eta": 0.0}}, ["Color Mask Edit", "'noise_maps'", "eta 0"]),
+        (
+            {**color_edit(image=["half", 0]), "half": HALF},
+            ["Color Mask Edit", "'image'", "96 x 96 pixels", "192 x 192"],
+        ),
+        ({**FLOW, **color_edit(model=["flow", 0])}, ["Color Mask Edit", "'noise_maps'", "'flow' model"]),
     ],
     ids=lambda value: None if isinstance(value, dict) else f"{value[0]}-{value[1].strip(chr(39))}",
 )
 def test_an_error_names_the_node_the_socket_the_values_and_what_to_do(server, changes, words):
     message = refusal(server, **changes)
     assert all(word in message for word in words), message
+
+
+def test_an_error_has_the_title_that_the_node_has_in_the_graph(server):
+    titled = graph(edit={"skip": 12})
+    titled["edit"]["_meta"] = {"title": "The second edit"}
+    with pytest.raises(PromptError, match="Noise Map Edit \"The second edit\", input 'skip'"):
+        server.queue(titled)
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        ({"value": 0.0, "width": 192, "height": 192}, "Noise Map Edit: the mask is empty"),
+        ({"value": 1.0, "width": 192, "height": 96}, "Noise Map Edit: the mask (192 x 96 pixels) has another shape"),
+        ({"value": 1.0, "width": 200, "height": 192}, None),
+    ],
+)
+def test_a_mask_that_a_person_may_not_mean_is_said(server, mask, said):
+    before = len(server.log)
+    history = server.queue(graph(drawn=node("SolidMask", **mask), edit={"mask": ["drawn", 0]}, target={"text": TARGET}))
+    log = server.log[before:]
+    assert (said in log) if said else ("the mask" not in log)
+    assert (difference(history) <= 1) == (mask["value"] == 0)
+
+
+def test_the_demo_nodes_let_what_is_ones_own_through(server):
+    """The switch in the template: one's own picture and model come out where the demo's would."""
+    other = node("DrawDemoScene", shape="heart", fill="plain", color="green", background="yellow", layout=5)
+    patched = node("RescaleCFG", model=["demo", 0], multiplier=0.9)
+    demo = {"demo": node("LoadDemoModel"), "other": other, "patched": patched}
+    switched = {"model": {"own_model": ["patched", 0], "own_vae": ["demo", 2]}, "scene": {"own_picture": ["other", 0]}}
+    history = server.queue(graph(**demo, **switched, target={"text": TARGET}, edit={"cfg": 5.0}))
+    direct = graph(**demo, target={"text": TARGET}, edit={"cfg": 5.0, "model": ["patched", 0]})
+    direct["maps"]["inputs"]["model"] = ["patched", 0]
+    direct["latent"]["inputs"]["pixels"] = ["other", 0]
+    assert (pictures(history, "out") == pictures(server.queue(direct), "out")).all()
+    assert (pictures(history, "scene") == pictures(history, "other")).all(), "the node shows the picture that it gives"
+
+
+def test_words_that_the_demo_model_does_not_know_are_said_once(server):
+    before = len(server.log)
+    for seed in (0, 1):
+        server.queue(
+            graph(target={"text": "a photo of a red star, a very long sentence of (cats:1.2)"}, maps={"seed": seed})
+        )
+    log = server.log[before:]
+    assert log.count("Load Demo Model: the demo model does not know: photo, very, long, sentence, cats.") == 1
+    assert "sequence length" not in log
 
 
 def changed(kind, **inputs):
@@ -325,7 +389,7 @@ def test_maps_of_another_pack_are_refused_by_name(server, kind, socket, changes)
         "stats": node("NoiseMapStats", noise_maps=["foreign", 0]),
     }
     message = refusal(server, **sources, **changes)
-    assert f"{kind}, input '{socket}'" in message
+    assert f"{SEEN[kind]}, input '{socket}'" in message
     assert "NOISE_MAPS of this pack are needed; got dict" in message
 
 

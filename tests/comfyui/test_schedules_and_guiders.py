@@ -310,5 +310,5 @@ def test_the_more_faithful_the_nearer_to_the_source(server):
     assert away[0] > 1.05 * away[1]
     assert away[1] > 1.05 * away[2]
     refused = graph(high=node("PrimitiveFloat", value=-0.5), edit={"faithfulness": ["high", 0]})
-    with pytest.raises(PromptError, match="NoiseMapEdit, input 'faithfulness'.*0 or more; got -0.5"):
+    with pytest.raises(PromptError, match="Noise Map Edit, input 'faithfulness'.*0 or more; got -0.5"):
         server.queue(refused)

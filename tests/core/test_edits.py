@@ -270,15 +270,24 @@ def test_maps_without_noise_cannot_be_pushed():
 
 
 @pytest.mark.parametrize(
-    ("text", "rgb"), [("#ff0000", (1, 0, 0)), ("00FF00", (0, 1, 0)), (" #00f ", (0, 0, 1)), ("#333", (0.2, 0.2, 0.2))]
+    ("text", "rgb"),
+    [
+        ("#ff0000", (1, 0, 0)),
+        ("00FF00", (0, 1, 0)),
+        (" #00f ", (0, 0, 1)),
+        ("#333", (0.2, 0.2, 0.2)),
+        ("Red", (1, 0, 0)),
+        (" forestgreen ", (34 / 255, 139 / 255, 34 / 255)),
+        ("rgb(0, 51, 255)", (0, 0.2, 1)),
+    ],
 )
 def test_colours_parse(text, rgb):
     assert parse_color(text) == pytest.approx(rgb)
 
 
-@pytest.mark.parametrize("text", ["red", "#12345", "#gg0000", "", "#1234567"])
+@pytest.mark.parametrize("text", ["reddish", "#12345", "#gg0000", "", "#1234567"])
 def test_colours_that_do_not_parse_are_refused(text):
-    with pytest.raises(ValueError, match="written #rrggbb"):
+    with pytest.raises(ValueError, match="written #1e90ff"):
         parse_color(text)
 
 

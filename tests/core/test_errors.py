@@ -100,7 +100,7 @@ CASES = [
     (push_color, {"maps": MAPS, "target": X0, "mask": MASK, "start": 20, "end": 70}, "start"),
     (push_color, {"maps": MAPS, "target": X0, "mask": MASK, "start": 17, "end": 16}, "start"),
     (push_color, {"maps": invert(network(), X0, Plan(ddpm_sigmas(6), eta=0)), "target": X0, "mask": MASK}, "maps"),
-    (parse_color, {"text": "red"}, "text"),
+    (parse_color, {"text": "reddish"}, "text"),
     (psnr, {"pictures": PICTURES, "others": PICTURES[..., 1:]}, "others"),
     (psnr, {"pictures": PICTURES, "others": PICTURES, "mask": PICTURES}, "mask"),
     (ssim, {"pictures": PICTURES, "others": PICTURES[0]}, "others"),

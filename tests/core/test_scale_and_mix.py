@@ -255,7 +255,10 @@ def test_masks_and_pushes_are_mixed_too():
             invert(gaussian(process=Process.FLOW), X0, Plan(flow_sigmas(20), process=Process.FLOW)),
             "same process; got ve and flow",
         ),
-        (invert(gaussian(), X0[..., 1:], Plan(SIGMAS)), r"one shape; got \(2, 4, 8, 10\) and \(2, 4, 8, 9\)"),
+        (
+            invert(gaussian(), X0[..., 1:], Plan(SIGMAS)),
+            "one size and batch; got 2 of 10 x 8 and 2 of 9 x 8 latent cells",
+        ),
         (invert(gaussian(), X0, Plan(1.1 * SIGMAS)), "same noise levels"),
     ],
 )

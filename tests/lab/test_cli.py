@@ -290,3 +290,12 @@ def test_a_direction_takes_the_place_of_the_target(picture, tmp_path, capsys):
     (tmp_path / "green.txt").write_text("a red star")
     assert run_edit(picture, tmp_path / "x.png", "--target", "x", *along) == 1
     assert "one line ->" in capsys.readouterr().err
+
+
+def test_words_that_the_demo_model_does_not_know_are_said(picture, tmp_path, capfd):
+    assert run_edit(picture, tmp_path / "cat.png", "--target", "a photo of a cat, red") == 0
+    said = capfd.readouterr().err
+    assert "note: the demo model does not know: photo, cat. " in said
+    assert "sequence length" not in said
+    assert run_edit(picture, tmp_path / "green.png", "--target", "a plain green circle on an orange background") == 0
+    assert "does not know" not in capfd.readouterr().err

@@ -1,11 +1,15 @@
 """The prompts that the tests queue: a picture inverted and edited, with what a test changes; and
 what came out of them."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.comfyui.rig.server import PromptError
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "nodes.json"
 IDS = [
     "EditFriendlyInvert",
     "EditFriendlyInvertAdvanced",
@@ -25,6 +29,8 @@ IDS = [
     "LoadDemoModel",
     "DrawDemoScene",
 ]
+# The nodes' names as a person sees them.
+SEEN = {kind: info["display_name"] for kind, info in json.loads(GOLDEN.read_text("utf-8")).items()}
 SOURCE, TARGET = "a striped red star on a blue background", "a striped green star on a blue background"
 
 
