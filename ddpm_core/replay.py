@@ -3,6 +3,8 @@ edit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ def replay(
     *,
     skip: int | None = None,
     mask: Tensor | None = None,
+    local: Callable[[int], Tensor | None] | None = None,
     device: torch.device | str = "cpu",
     callback: Callback | None = None,
 ) -> Tensor:
@@ -30,6 +33,8 @@ def replay(
               maps start)
     mask      (1 or B, 1, *S) in [0, 1], default the maps' own: where it is 0 the source is kept
               exactly
+    local     a mask of every step besides, asked for after its prediction with the step's index:
+              what a local blend has found until then; None for none
     device    where the model runs
     callback  called after each step with (index, prediction, latent), each (B, C, *S)
 
@@ -46,9 +51,10 @@ def replay(
         x = step.mean(x, x0_hat, before) + residual.to(home)
         if maps.pull is not None:
             x = x - maps.pull[i].to(x) * x0_hat
-        if mask is not None:
-            source = source.double().to(home)
-            x = source + mask * (x - source)
+        for where in (mask, local and local(i)):
+            if where is not None:
+                at_home = source.double().to(home)
+                x = at_home + where.to(home) * (x - at_home)
         before = x0_hat
         if callback is not None:
             callback(i, x0_hat, x)

@@ -98,8 +98,13 @@ def cross_attention_change(
 
 
 def token_map(attend: Attend, q: Tensor, k: Tensor, positions: list[int]) -> Tensor:
-    """How much every query looks at some of the keys together, in [0, 1]: (..., Lq, 1). Attention
-    to a value that is 1 there."""
+    """How much every query looks at some of the keys together, in [0, 1]: (..., Lq). Attention to
+    values that are 1 there; where D is made of several heads, their mean."""
+    return attend(q, k, token_values(k, positions)).mean(-1)
+
+
+def token_values(k: Tensor, positions: list[int]) -> Tensor:
+    """Values of the keys' shape (..., Lk, D): 1 at some of the positions, else 0."""
     chosen = torch.zeros(k.shape[-2], 1).to(k)
     chosen[positions] = 1
-    return attend(q, k, chosen.expand(*k.shape[:-1], 1))
+    return chosen.expand(k.shape)

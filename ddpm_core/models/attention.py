@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..attention.controls import Controls, Layer, Projections, Taking
+from ..attention.local_blend import Blending
 from ..attention.masactrl import Mutual
-from ..attention.prompt_to_prompt import Control, cross_attention_change
+from ..attention.prompt_to_prompt import Control
 from ..checks import BadArgument
 from ..denoise import Denoise
 from ..guidance import classifier_free, from_source
@@ -29,6 +30,7 @@ def controlled(
     *,
     control: Control | None = None,
     mutual: Mutual | None = None,
+    blending: Blending | None = None,
     guidance: float,
     source_guidance: float | None = None,
     negative: str = "",
@@ -40,21 +42,23 @@ def controlled(
     runs only in steps where something is taken over; its guidance only mattered for the residuals,
     which are stored. With ``source_guidance`` the edit is guided from the source
     (``guidance.from_source``), else from the negative prompt.
+
+    blending  the local blend of this run, whose ``mask`` is the replay's ``local``
     """
     words = {name: model.embed(text) for name, text in (("s", source), ("t", target), ("u", negative))}
     if source_guidance is None:
         names = ["t"] if guidance == 1 else ["u", "t"]
     else:
         names = ["s", "t"] if source_guidance == 1 else ["u", "s", "t"]
-    levels, steps = maps.sigmas[:-1], len(maps.residuals)
+    levels, steps, controls = maps.sigmas[:-1], len(maps.residuals), Controls(control, mutual)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         step = int((levels - sigma[0].cpu().double()).abs().argmin())
-        work = _work_at(step, steps, x, control, mutual)
+        taking = controls.at(step, steps, blending)
         rows = [(x, words[name]) for name in names]
-        if work is not None:
+        if taking is not None:
             rows = [(maps.latents[step].to(x), words["s"]), *rows]
-            with _changed(model.pipe.unet, work):
+            with _changed(model.pipe.unet, taking, x.shape):
                 predictions = model.ask(rows, sigma)[1:]
         else:
             predictions = model.ask(rows, sigma)
@@ -65,29 +69,6 @@ def controlled(
         return from_source(s if u is None else classifier_free(u, s, source_guidance), s, t, guidance)
 
     return denoise
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What is taken over in one call, whose first rows are the source's and whose last rows the
-    target's."""
-
-    pictures: int  # rows of the source, and of the target
-    latent: tuple[int, int]
-    cross: tuple[Tensor, Tensor] | None  # coefficients of the words
-    largest: int | None  # self-attention is the source's in layers of at most latent / largest
-    mutual: Mutual | None
-
-
-def _work_at(step: int, steps: int, x: Tensor, control: Control | None, mutual: Mutual | None) -> _Work | None:
-    in_cross, in_self = control.acts_at(step, steps) if control else (False, False)
-    in_mutual = mutual is not None and mutual.acts_at(step, steps)
-    if not (in_cross or in_self or in_mutual):
-        return None
-    cross = control.coefficients(step, steps) if in_cross else None
-    return _Work(
-        len(x), tuple(x.shape[-2:]), cross, control.largest if in_self else None, mutual if in_mutual else None
-    )
 
 
 @contextmanager
@@ -102,13 +83,14 @@ def lent(unet, wrap: Callable[[str, Any], Any]) -> Iterator[None]:
         unet.set_attn_processor(before)
 
 
-def _changed(unet, work: _Work):
-    """The UNet with processors of our own around its own, for a call."""
+def _changed(unet, taking: Taking, shape: torch.Size):
+    """The UNet with processors of our own around its own, for a call whose first rows are the
+    source's and whose last ones are the target's, ``shape`` (B, C, h, w) each."""
     order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
     layers = sorted((n for n in unet.attn_processors if ".attn1." in n), key=lambda name: order[name.split(".")[0]])
 
     def changed(name: str, inner) -> _Processor:
-        return _Processor(inner, work, layers.index(name) / len(layers) if name in layers else None)
+        return _Processor(inner, taking, shape, layers.index(name) / len(layers) if name in layers else None)
 
     return lent(unet, changed)
 
@@ -116,9 +98,10 @@ def _changed(unet, work: _Work):
 class _Processor(torch.nn.Module):
     """The attention that another processor computes, changed in the target's rows."""
 
-    def __init__(self, inner, work: _Work, depth: float | None):
+    def __init__(self, inner, taking: Taking, shape: torch.Size, depth: float | None):
         super().__init__()
-        self.inner, self.work, self.depth = inner, work, depth  # depth: share of the self-attention layers before this
+        self.inner, self.taking, self.depth = inner, taking, depth  # depth: None in cross-attention
+        self.pictures, self.latent = shape[0], tuple(shape[-2:])
 
     def forward(self, attn, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args, **kwargs):
         out = self.inner(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
@@ -128,35 +111,21 @@ class _Processor(torch.nn.Module):
         if change is None:
             return out
         out = out.clone()
-        out[-self.work.pictures :] += F.linear(change, attn.to_out[0].weight) / attn.rescale_output_factor
+        out[-self.pictures :] += F.linear(change, attn.to_out[0].weight) / attn.rescale_output_factor
         return out
 
     def _change(self, attn, x: Tensor, context: Tensor | None) -> Tensor | None:
         """What is added to the target's attention before its output projection, (B, L, C); None for
         nothing."""
-        work = self.work
-        ours, theirs = slice(len(x) - work.pictures, None), slice(0, work.pictures)
+        layer = Layer(self.depth is None, x.shape[1], self.latent, self.depth or 0.0)
+        if not self.taking.takes(layer):
+            return None
 
-        def heads(tensor: Tensor) -> Tensor:
-            return tensor.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-
-        def projected(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        def projected(rows: slice) -> Projections:
             keys = x[rows] if context is None else context[rows]
-            return heads(attn.to_q(x[rows])), heads(attn.to_k(keys)), heads(attn.to_v(keys))
+            parts = (attn.to_q(x[rows]), attn.to_k(keys), attn.to_v(keys))
+            return tuple(part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in parts)
 
-        attend = F.scaled_dot_product_attention
-        if self.depth is None:
-            if work.cross is None:
-                return None
-            (q_s, k_s, _), (q, k, v) = projected(theirs), projected(ours)
-            taken, own = (part.to(v) for part in work.cross)
-            change = cross_attention_change(attend, q_s, k_s, q, k, v, taken, own)
-        else:
-            as_source = work.largest and x.shape[1] <= (work.latent[0] * work.latent[1]) // work.largest**2
-            mutual = work.mutual is not None and work.mutual.acts_in(self.depth)
-            if not as_source and not mutual:
-                return None
-            (q_s, k_s, v_s), (q, k, v) = projected(theirs), projected(ours)
-            queries, keys, values = (q_s, k_s, v) if as_source else (q, k_s, v_s)
-            change = attend(queries, keys, values) - attend(q, k, v)
-        return change.transpose(1, 2).flatten(2)
+        source, target = projected(slice(0, self.pictures)), projected(slice(len(x) - self.pictures, None))
+        change = self.taking.change(F.scaled_dot_product_attention, layer, source, target)
+        return None if change is None else change.transpose(1, 2).flatten(2)

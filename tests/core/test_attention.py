@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from ddpm_core.attention.controls import Controls, Layer
+from ddpm_core.attention.local_blend import Blending, LocalBlend
 from ddpm_core.attention.masactrl import Mutual
 from ddpm_core.attention.prompt_to_prompt import Control, cross_attention, cross_attention_change, token_map
 from ddpm_core.attention.words import Tokens, align
@@ -101,9 +103,9 @@ def test_words_are_found_in_any_case_each_time_they_occur_and_the_known_ones_are
 # Arithmetic: 2 pictures, 3 heads, 9 queries of width 8.
 
 
-def projections(length, seed):
+def projections(length, seed, queries=9, sharpness=1.0):
     generator = torch.Generator().manual_seed(seed)
-    q = torch.randn(2, 3, 9, 8, generator=generator, dtype=torch.float64)
+    q = sharpness * torch.randn(2, 3, queries, 8, generator=generator, dtype=torch.float64)
     k, v = torch.randn(2, 2, 3, length, 8, generator=generator, dtype=torch.float64)
     return q, k, v
 
@@ -179,7 +181,7 @@ def test_the_source_is_asked_only_inside_the_windows():
 
 def test_a_token_map_is_the_attention_to_the_words_tokens():
     q, k, _ = projections(LENGTH, 1)
-    assert_close(token_map(attend, q, k, [2, 5])[..., 0], maps(q, k)[..., [2, 5]].sum(-1), rtol=0, atol=1e-12)
+    assert_close(token_map(attend, q, k, [2, 5]), maps(q, k)[..., [2, 5]].sum(-1), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -204,3 +206,79 @@ def test_mutual_attention_begins_at_a_step_and_at_a_layer():
     assert [mutual.acts_in(layer / 16) for layer in (0, 9, 10, 15)] == [False, False, True, True]
     with pytest.raises(BadArgument, match="layer must be a share"):
         Mutual(layer=10)
+
+
+# Local blend: 2 pictures, 3 heads, a latent of 12 x 16, whose maps are 3 x 4.
+
+
+def blend_run(steps=5, cross=0.6):
+    """The masks of a run of 2 layers a step, and the edited maps of source and target, (B, steps *
+    layers * heads, 12, L)."""
+    words = align(tokens("a cat on a mat"), tokens("a dog on a red mat"))
+    blending = Blending(LocalBlend(words, ("cat", "dog"), threshold=0.8), steps, (12, 16))
+    control = Control(words, cross=cross)
+    masks, theirs, ours = [], [], []
+    for step in range(steps):
+        coefficients = control.coefficients(step, steps) if control.acts_at(step, steps)[0] else None
+        for layer in range(2):
+            (q_s, k_s, _), (q, k, _) = (projections(LENGTH, 10 * step + 2 * layer + i, 12, 3.0) for i in (0, 1))
+            blending.add(attend, q_s, k_s, q, k, coefficients)
+            a_s, a_t = maps(q_s, k_s), maps(q, k)
+            if coefficients is not None:
+                taken, own = (part.double() for part in coefficients)
+                a_t = a_s @ taken + a_t * own
+            theirs.append(a_s)
+            ours.append(a_t)
+        masks.append((blending.mask(step), torch.cat(theirs, 1), torch.cat(ours, 1)))
+    return words, masks
+
+
+def published_mask(maps_of_words):
+    """From the maps of the chosen words (B, heads of all layers and steps, 12): 3 x 3 pooled, in
+    the latent's size, over their largest value, above the threshold."""
+    plane = torch.nn.functional.max_pool2d(maps_of_words.mean(1).view(-1, 1, 3, 4), 3, stride=1, padding=1)
+    whole = torch.nn.functional.interpolate(plane, size=(12, 16))
+    return whole / whole.amax((2, 3), keepdim=True) > 0.8
+
+
+@pytest.mark.parametrize("cross", [0.0, 0.6])
+def test_a_local_blend_changes_where_its_words_are_looked_at(cross):
+    words, masks = blend_run(cross=cross)
+    assert masks[0][0] is None  # before a fifth of the 5 steps
+    seen = set()
+    for mask, theirs, ours in masks[1:]:
+        (cat,), (dog,) = words.source.positions("cat"), words.target.positions("dog")
+        expected = published_mask(theirs[..., cat]) | published_mask(ours[..., dog])
+        assert torch.equal(mask, expected.float())
+        seen |= set(mask.unique().tolist())
+    assert seen == {0.0, 1.0}
+
+
+def test_a_local_blend_takes_words_of_either_prompt_and_names_the_known_ones():
+    words = align(tokens("a cat here"), tokens("a dog here"))
+    assert LocalBlend(words, ("cat", "here")).positions() == ([2, 3], [3])
+    for options, argument, said in (
+        ({"chosen": ("bird",)}, "chosen", "are: a, cat, here.*are: a, dog, here"),
+        ({"chosen": ()}, "chosen", "at least one word"),
+        ({"chosen": ("cat",), "threshold": 1.5}, "threshold", "got 1.5"),
+        ({"chosen": ("cat",), "start": -1.0}, "start", "got -1"),
+    ):
+        with pytest.raises(BadArgument, match=said) as caught:
+            LocalBlend(words, **options)
+        assert caught.value.argument == argument
+
+
+def test_a_local_blend_without_a_layer_of_its_size_says_so():
+    words = align(tokens("a cat"), tokens("a dog"))
+    with pytest.raises(BadArgument, match="layers of 1/4 of the latent's size; this model has none"):
+        Blending(LocalBlend(words, ("cat",)), 5, (8, 8)).mask(1)
+
+
+def test_layers_are_told_by_the_share_of_the_latent_that_they_see():
+    """Of a latent of 65 x 72 the layers have 33 x 36, 17 x 18 and 9 x 9 cells, whose sides are
+    rounded up."""
+    taking = Controls(Control(align(tokens("a"), tokens("a")), self_=1.0), Mutual(0.0, 0.5)).at(0, 10)
+    sizes = (33 * 36, 17 * 18, 9 * 9)
+    assert [taking.takes(Layer(False, size, (65, 72), 0.9)) for size in sizes] == ["kv", "qk", "qk"]
+    assert [taking.takes(Layer(False, size, (65, 72), 0.2)) for size in sizes] == ["", "qk", "qk"]
+    assert taking.takes(Layer(True, 33 * 36, (65, 72))) == "qk"

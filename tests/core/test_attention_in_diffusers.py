@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from ddpm_core import Plan, invert, replay
+from ddpm_core.attention.local_blend import Blending, LocalBlend
 from ddpm_core.attention.masactrl import Mutual
 from ddpm_core.attention.prompt_to_prompt import Control
 from ddpm_core.attention.words import align
@@ -159,6 +160,46 @@ def test_mutual_attention_takes_keys_and_values_from_a_layer_on(model, maps):
     early = state(maps, 3)
     plain = model.denoiser(TARGET, guidance=1.0)
     assert torch.equal(denoise(early[0], early[2]), plain(early[0], early[2]))
+
+
+@pytest.mark.parametrize("cross", [0.0, 0.6])
+def test_a_local_blend_is_that_of_explicit_maps_step_by_step(model, maps, cross):
+    """x_next <- source + mask (x_next - source), with the published mask of the edited maps of the
+    layers of 1/4 of the latent's size (2 x 3), summed over heads, layers and steps."""
+    words = words_of(model)
+    control = Control(words, cross=cross, self_=0.0)
+    blending = Blending(LocalBlend(words, ("star", "heart"), threshold=0.995), 8, (8, 12))
+    denoise = controlled(model, maps, SOURCE, TARGET, control=control, blending=blending, guidance=1.0)
+    after = []
+    replay(denoise, maps, local=blending.mask, callback=lambda i, x0_hat, x: after.append(x))
+    sums, masks = [0.0, 0.0], []
+    chosen = words.source.positions("star"), words.target.positions("heart")
+    x = maps.latents[0].double()
+    for i, step in enumerate(maps.steps):
+        taken, own = (part.to(torch.float32) for part in control.coefficients(i, 8))
+
+        def change(attention, v, is_cross, taken=taken, own=own):
+            if not is_cross:
+                return attention, v
+            attention = attention.clone()
+            attention[-2:] = attention[:2] @ taken + attention[-2:] * own
+            if attention.shape[2] == 6:
+                for k, rows in enumerate((attention[:2], attention[-2:])):
+                    sums[k] = sums[k] + rows[..., chosen[k]].sum(-1).sum(1).view(2, 1, 2, 3)
+            return attention, v
+
+        sigma = maps.sigmas[i].repeat(2)
+        _, x0_hat = explicit(model, x, maps.latents[i].double(), sigma, change, [SOURCE, TARGET])
+        x = step.mean(x, x0_hat, None) + maps.residuals[i]
+        if i >= 0.2 * 8:
+            whole = [F.interpolate(F.max_pool2d(s, 3, 1, 1), size=(8, 12)) for s in sums]
+            mask = torch.stack([w / w.amax((2, 3), keepdim=True) > 0.995 for w in whole]).any(0)
+            source = maps.latents[i + 1].double()
+            x = source + mask * (x - source)
+            masks.append(mask)
+        assert_close(after[i], x, rtol=0, atol=2e-3)
+        x = after[i]
+    assert {value for mask in masks for value in mask.unique().tolist()} == {True, False}
 
 
 @pytest.mark.parametrize("source_guidance", [None, 1.0, 2.5])
