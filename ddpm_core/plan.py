@@ -74,4 +74,5 @@ FAST = Preset(10, 4, 3.5, 15.0)  # as near to the truth as a hundred steps on kn
 DEMO = Preset(50, 18, 1.0, 3.0)  # the embedded model, which is small
 PROMPT_TO_PROMPT = Preset(100, 12, 3.5, 9.0)  # the same paper, "Prompt-to-Prompt + ours": with attention control
 H_EDIT = Preset(50, 15, 1.0, 7.5)  # Nguyen et al. 2503.02187, h-Edit-R: guided from the source, here at equal strengths
+TURBO = Preset(5, 1, 1.0, 1.5)  # TurboEdit 2408.00735: timesteps 799, 599, 399, 199; guidance from the source
 PRESETS = {"quality": PAPER, "fast": FAST}

@@ -22,6 +22,10 @@ class Process(str, Enum):
         """alpha of a noise level (a float or a tensor, returned as the same)."""
         return 1 - sigma if self is Process.FLOW else 0 * sigma + 1
 
+    def size(self, sigma: float) -> float:
+        """The size of a noisy latent: what a model divides by before it looks."""
+        return 1.0 if self is Process.FLOW else math.sqrt(1 + sigma**2)
+
 
 class Solver(str, Enum):
     """How the mean of a step follows from the model's predictions."""

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..ddpm_core import NoiseMaps, Plan, Process, Solver
 from ..ddpm_core.inversions import choice
+from ..ddpm_core.inversions.turbo import CAP
 from ..ddpm_core.plan import FAST, PAPER
 from .host.batching import timesteps_a_call, warn_of_memory
 from .host.guidance import guidance_of
@@ -76,6 +77,7 @@ class EditFriendlyInvert(io.ComfyNode):
                     tooltip="Noise levels of your own, high to low; they replace steps and scheduler.",
                 ),
                 _inversion_input(),
+                _cap_input(),
             ],
             outputs=[_maps_output()],
         )
@@ -97,6 +99,7 @@ class EditFriendlyInvert(io.ComfyNode):
         chunk,
         sigmas=None,
         inversion=INVERSIONS[0],
+        cap=CAP,
         **kwargs,
     ) -> io.NodeOutput:
         source = "scheduler" if sigmas is None else "sigmas"
@@ -106,7 +109,7 @@ class EditFriendlyInvert(io.ComfyNode):
             process = process_of("EditFriendlyInvert", "model", model)
             plan = _plan(process, sigmas, guidance=cfg, **settings)
             guider = make_guider(model, positive, negative, cfg)
-            return io.NodeOutput(_invert("EditFriendlyInvert", guider, latent, plan, inversion, chunk))
+            return io.NodeOutput(_invert("EditFriendlyInvert", guider, latent, plan, inversion, chunk, cap))
 
 
 class EditFriendlyInvertAdvanced(io.ComfyNode):
@@ -140,19 +143,20 @@ class EditFriendlyInvertAdvanced(io.ComfyNode):
                 _seed_input(),
                 _chunk_input(),
                 _inversion_input(),
+                _cap_input(),
             ],
             outputs=[_maps_output()],
         )
 
     @classmethod
     def execute(
-        cls, guider, sigmas, latent, skip, eta, solver, seed, chunk, inversion=INVERSIONS[0], **kwargs
+        cls, guider, sigmas, latent, skip, eta, solver, seed, chunk, inversion=INVERSIONS[0], cap=CAP, **kwargs
     ) -> io.NodeOutput:
         with naming("EditFriendlyInvertAdvanced", "guider", **_sockets("guider", "sigmas")):
             settings = {"skip": skip, "eta": eta, "solver": Solver(solver), "seed": seed}
             process = process_of("EditFriendlyInvertAdvanced", "guider", guider.model_patcher)
             plan = _plan(process, sigmas, guidance=guidance_of(guider), **settings)
-            return io.NodeOutput(_invert("EditFriendlyInvertAdvanced", guider, latent, plan, inversion, chunk))
+            return io.NodeOutput(_invert("EditFriendlyInvertAdvanced", guider, latent, plan, inversion, chunk, cap))
 
 
 def _sockets(model: str, sigmas: str) -> dict[str, Socket]:
@@ -165,7 +169,7 @@ def _sockets(model: str, sigmas: str) -> dict[str, Socket]:
         "sigmas": Socket(sigmas, "Give noise levels from high to low, in the model's range."),
         "skip": Socket("skip", "Lower skip, or raise steps."),
         "method": Socket("inversion"),
-        **{name: Socket(name) for name in ("eta", "seed", "chunk")},
+        **{name: Socket(name) for name in ("eta", "seed", "chunk", "cap")},
     }
 
 
@@ -182,7 +186,7 @@ def _plan(process: Process, sigmas: torch.Tensor, **settings) -> Plan:
     return Plan(levels, process=process, **settings)
 
 
-def _invert(node: str, guider, latent: dict, plan: Plan, inversion: str, chunk: int) -> NoiseMaps:
+def _invert(node: str, guider, latent: dict, plan: Plan, inversion: str, chunk: int, cap: float) -> NoiseMaps:
     """The noise maps of a LATENT under a guider."""
     model = guider.model_patcher
     if getattr(latent["samples"], "is_nested", False):
@@ -195,7 +199,8 @@ def _invert(node: str, guider, latent: dict, plan: Plan, inversion: str, chunk: 
     warn_of_memory(node, len(plan.steps), samples.shape)
 
     def work(running: Running) -> NoiseMaps:
-        settings = {"chunk": timesteps_a_call(guider, running.latent, chunk), "mask": mask, "callback": running.report}
+        settings = {"chunk": timesteps_a_call(guider, running.latent, chunk), "cap": cap}
+        settings |= {"mask": mask, "callback": running.report}
         return choice.invert_by(inversion, running.denoise, running.latent, plan, **settings)
 
     return run(guider, samples, plan.levels[plan.skip :], work, plan.seed, mask)
@@ -302,7 +307,23 @@ def _inversion_input() -> io.Combo.Input:
         tooltip="edit-friendly is the paper's. The others are there to compare with: native walks the path that "
         "sampling would have walked (CycleDiffusion): fewer edits succeed where as much is kept; ddim has no noise "
         "maps: eta is 0 and the solver first_order whatever the widgets say, and the picture comes back only nearly. "
+        "turbo is for few-step models (SDXL-Turbo, SD-Turbo), as TurboEdit has it: steps 5, skip 1, cfg 1, scheduler "
+        "simple, and in the edit the source prompt at source and cfg 1.5. "
         "SDEdit is what the stock KSampler does with denoise below 1.",
+    )
+
+
+def _cap_input() -> io.Float.Input:
+    return io.Float.Input(
+        "cap",
+        default=CAP,
+        min=0.0,
+        max=1000.0,
+        step=0.5,
+        optional=True,
+        tooltip="For the inversion turbo alone: the most that the last step may hold of the picture, as a norm at 512 "
+        f"pixels (other sizes: scaled). TurboEdit: {CAP:g}. Less leaves fewer traces of the source in an edit; 0 is "
+        "no cap, and gives the picture back exactly.",
     )
 
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -12,7 +10,7 @@ from ..checks import check_finite
 from ..denoise import Callback, Denoise, call, state_device
 from ..maps import NoiseMaps
 from ..plan import Plan
-from ..steps import Process, schedule
+from ..steps import schedule
 
 
 def invert_ddim(
@@ -38,7 +36,7 @@ def invert_ddim(
     x = x0.double().to(state_device(x0.device))
     latents, predictions = [x], []
     for i, step in enumerate(reversed(steps)):
-        guess = _size(step.sigma, plan.process) / _size(step.sigma_next, plan.process) * x
+        guess = plan.process.size(step.sigma) / plan.process.size(step.sigma_next) * x
         for _ in range(1 + corrections):
             x0_hat = call(denoise, guess, x.new_full((len(x),), step.sigma), x0.device)
             eps_hat = (guess - step.alpha * x0_hat) / step.sigma
@@ -53,8 +51,3 @@ def invert_ddim(
     return NoiseMaps(
         levels, path, residuals, held, 0.0, process=plan.process, skipped=plan.skip, guidance=plan.guidance
     )
-
-
-def _size(sigma: float, process: Process) -> float:
-    """The size of a noisy latent: what a model divides by before it looks."""
-    return 1.0 if process is Process.FLOW else math.sqrt(1 + sigma**2)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..demo.words import warning
-from ..inversions.edit_friendly import invert
+from ..inversions.choice import invert_by
 from ..measure.pictures import load_picture, save_picture, to_image
 from .editing import Mode, add_edit_options, edited_latent, passes_of
 from .options import (
@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> None:
     source = model.denoiser(args.source, guidance=args.cfg_source, negative=args.negative)
     plan = plan_of(args, model)
     with tqdm(total=(args.steps - args.skip) * (1 + passes_of(mode) * len(args.target)), unit="step") as bar:
-        maps = invert(source, x0, plan, chunk=args.chunk, callback=stage(bar, "inverting"))
+        settings = {"chunk": args.chunk, "cap": args.cap, "callback": stage(bar, "inverting")}
+        maps = invert_by(args.inversion, source, x0, plan, **settings)
         for prompt, out in zip(args.target, outs):
             options = {"chunk": args.chunk, "device": args.device, "callback": stage(bar, "editing")}
             edited = edited_latent(mode, model, maps, args.source, prompt, **options)

@@ -20,7 +20,7 @@ from ..attention.words import WordMap, align
 from ..denoise import Callback, Denoise
 from ..edits.faithful import faithful
 from ..maps import NoiseMaps
-from ..plan import H_EDIT, PROMPT_TO_PROMPT
+from ..plan import H_EDIT, PROMPT_TO_PROMPT, TURBO
 from ..regions import difference, mask_of
 from ..replay import replay
 from .diffedit import diffedit_mask
@@ -28,10 +28,12 @@ from .diffedit import diffedit_mask
 if TYPE_CHECKING:
     from ..models.stable_diffusion import Pipeline, Prompt
 
-# Presets that are more than numbers of steps and guidance: these and what else they set of a mode.
+# Presets that are more than numbers of steps and guidance: these, and what else they set of a mode
+# and of the inversion.
 COMBINATIONS = {
     "p2p": (PROMPT_TO_PROMPT, {"attention": "p2p"}),
     "h-edit": (H_EDIT, {"guidance": "source"}),
+    "turbo": (TURBO, {"guidance": "source", "inversion": "turbo"}),
 }
 GUIDANCE, MASKS, ATTENTION = ("negative", "source"), ("none", "auto", "diffedit"), ("none", "p2p", "masactrl", "zero")
 _CHOICES = {"guidance": GUIDANCE, "mask": MASKS, "attention": ATTENTION}
@@ -102,7 +104,7 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
         "--guidance",
         choices=GUIDANCE,
         help="what --cfg leads away from: the negative prompt, as in the paper, or the source prompt: where both "
-        "prompts agree the picture is kept (default: negative; source with --preset h-edit)",
+        "prompts agree the picture is kept (default: negative; source with --preset h-edit or turbo)",
     )
     add(
         "--faithfulness",

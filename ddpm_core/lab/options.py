@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..plan import DEMO, PAPER, PRESETS, Plan
+from ..inversions.choice import INVERSIONS
+from ..inversions.turbo import CAP
+from ..plan import DEMO, PAPER, PRESETS, TURBO, Plan
 from ..steps import Solver
 from .editing import COMBINATIONS, fill_in_mode
 
@@ -64,15 +66,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_inversion_options(parser: argparse.ArgumentParser) -> None:
-    """--preset, --steps, --skip, --cfg, --cfg-source, --negative, --eta, --solver, --seed and
-    --chunk; ``fill_in`` completes what is not given."""
+    """--preset, --steps, --skip, --cfg, --cfg-source, --negative, --eta, --solver, --seed, --chunk
+    and --cap; ``fill_in`` completes what is not given."""
     add = parser.add_argument
     add(
         "--preset",
         choices=[*PRESETS, *COMBINATIONS],
         default="quality",
         help="quality: 100 steps, as in the paper; fast: 10 steps; p2p: the paper's combination with Prompt-to-Prompt, "
-        "100 steps, skip 12; h-edit: 50 steps, skip 15, guided from the source (default: %(default)s)",
+        "100 steps, skip 12; h-edit: 50 steps, skip 15, guided from the source; turbo: 4 steps, for SDXL-Turbo and "
+        "SD-Turbo, as in TurboEdit (default: %(default)s)",
     )
     add("--steps", type=int, help="steps of the schedule; paper: 100 (default: the preset's)")
     add(
@@ -101,6 +104,13 @@ def add_inversion_options(parser: argparse.ArgumentParser) -> None:
     add("--solver", choices=[s.value for s in Solver], default=Solver.FIRST_ORDER.value, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the noise maps (default: %(default)s)")
     add("--chunk", type=int, default=8, help="timesteps in one call of the model when inverting (default: %(default)s)")
+    add(
+        "--cap",
+        type=float,
+        default=CAP,
+        help="with --preset turbo: most that the last step may hold of the source, as a norm at 512 pixels; less "
+        "leaves fewer traces, 0 is no cap and gives the source back exactly (default: %(default)s)",
+    )
 
 
 def pixels(text: str) -> int:
@@ -136,8 +146,8 @@ def _check_ranges(args: argparse.Namespace) -> None:
 
 
 def fill_in(args: argparse.Namespace) -> None:
-    """Give steps, skip and guidance their values where the command line has none. Raises ValueError
-    for values that do not fit, before any work."""
+    """Give steps, skip, guidance and the inversion their values where the command line has none.
+    Raises ValueError for values that do not fit, before any work."""
     preset, more = COMBINATIONS.get(args.preset) or (PRESETS[args.preset], {})
     args.steps = preset.steps if args.steps is None else args.steps
     if args.steps < 1:
@@ -147,7 +157,8 @@ def fill_in(args: argparse.Namespace) -> None:
     if not 0 <= args.skip < args.steps:
         raise ValueError(f"--skip must lie in [0, {args.steps - 1}] for {args.steps} steps; got {args.skip}.")
     fill_in_mode(args, more)
-    preset = preset if args.model else DEMO
+    args.inversion = getattr(args, "inversion", None) or more.get("inversion", INVERSIONS[0])
+    preset = preset if args.model or preset is TURBO else DEMO
     args.cfg_source = preset.guidance_source if args.cfg_source is None else args.cfg_source
     args.cfg = preset.guidance_target if args.cfg is None else args.cfg
     _check_ranges(args)
@@ -162,7 +173,7 @@ def fill_in(args: argparse.Namespace) -> None:
 def plan_of(args: argparse.Namespace, model: Pipeline) -> Plan:
     """The settings of an inversion; says so where the steps begin far below the model's noisy end.
     Raises BadArgument for more steps than the model has."""
-    sigmas = model.sigmas(args.steps)
+    sigmas = model.sigmas(args.steps, trailing=args.inversion == "turbo")
     known = len(model.sigma_of_timestep)
     first = int((model.sigma_of_timestep < sigmas[0]).sum())
     better = known // (known // args.steps)

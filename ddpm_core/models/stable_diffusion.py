@@ -27,6 +27,13 @@ def leading_timesteps(steps: int, known: int, offset: int) -> Tensor:
     return timesteps + min(offset, known - 1 - int(timesteps[0]))
 
 
+def trailing_timesteps(steps: int, known: int) -> Tensor:
+    """The timesteps of a "trailing" schedule (steps,), which few-step models were trained for:
+    known (steps - i) / steps - 1 for i = 0, ..., steps - 1, so the last of the ``known`` ones
+    first."""
+    return known * torch.arange(steps, 0, -1) // steps - 1
+
+
 class Pipeline:
     """What the core needs of a ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline`` (eps or
     v prediction).
@@ -101,13 +108,14 @@ class Pipeline:
         """Picture pixels a side of one latent cell (8 for Stable Diffusion)."""
         return 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
 
-    def sigmas(self, steps: int) -> Tensor:
+    def sigmas(self, steps: int, *, trailing: bool = False) -> Tensor:
         """The paper's schedule (T+1,), float64: evenly spaced timesteps from the top down
-        ("leading"), then 0. Raises BadArgument."""
+        ("leading", or "trailing" for few-step models), then 0. Raises BadArgument."""
         known = len(self.sigma_of_timestep)
         if not 1 <= steps <= known:
             raise BadArgument("steps", f"steps must lie in [1, {known}]; got {steps}.")
-        timesteps = leading_timesteps(steps, known, self.pipe.scheduler.config.get("steps_offset", 0))
+        offset = self.pipe.scheduler.config.get("steps_offset", 0)
+        timesteps = trailing_timesteps(steps, known) if trailing else leading_timesteps(steps, known, offset)
         return torch.cat((self.sigma_of_timestep[timesteps], torch.zeros(1, dtype=torch.float64)))
 
     @torch.no_grad()

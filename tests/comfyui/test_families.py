@@ -83,6 +83,15 @@ def test_eta_0_is_flowedits_own_update(found, family):
     assert seen["moved"] > 0.1
 
 
+@pytest.mark.parametrize("family", ["SDXL", "SD 2 (v)"])
+def test_a_few_step_edit_takes_4_steps_and_12_rows(found, family):
+    seen = found["turbo"][family]
+    assert (seen["steps"], seen["rows"]) == (4, 12)
+    assert seen["cap"] == pytest.approx(1)
+    assert seen["back, turbo"] <= 1e-4
+    assert seen["moved"] > 0.01
+
+
 @pytest.mark.parametrize("family", ["Flux", "Qwen-Image"])
 def test_edit_models_get_their_reference_in_both_prompts(found, family):
     seen = found["references"][family]

@@ -12,6 +12,7 @@ from ddpm_core.inversions.choice import INVERSIONS, invert_by
 from ddpm_core.inversions.ddim import invert_ddim
 from ddpm_core.inversions.native import native_path
 from ddpm_core.inversions.sdedit import sdedit
+from ddpm_core.inversions.turbo import cap_last, shifted_path
 from ddpm_core.measure.stats import statistics
 
 BETAS = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -291,10 +292,11 @@ def test_an_inversion_by_name_is_the_inversion_with_all_settings(x0, plan):
         "native": invert(denoise, x0, plan, path=native_path(x0, plan)),
         "ddim": invert_ddim(denoise, x0, plan, corrections=2),
         "sdedit": sdedit(x0, plan),
+        "turbo": cap_last(invert(denoise, x0, plan, path=shifted_path(x0, plan)), 2.0),
     }
     assert set(expected) == set(INVERSIONS)
     for method, maps in expected.items():
-        by_name = invert_by(method, denoise, x0, plan, corrections=2, chunk=3)
+        by_name = invert_by(method, denoise, x0, plan, corrections=2, cap=2.0, chunk=3)
         for field in dataclasses.fields(maps):
             ours, direct = getattr(by_name, field.name), getattr(maps, field.name)
             if isinstance(direct, torch.Tensor):
@@ -303,13 +305,15 @@ def test_an_inversion_by_name_is_the_inversion_with_all_settings(x0, plan):
                 assert ours == direct, (method, field.name)
         assert (maps.process, maps.skipped) == (plan.process, 2)
         assert maps.eta == (0.0 if method == "ddim" else plan.eta)
-        if method in ("edit-friendly", "native"):
+        if method in ("edit-friendly", "native", "turbo"):
             assert maps.solver is plan.solver
         if method != "ddim":
             assert maps.seed == 3
 
 
-@pytest.mark.parametrize(("method", "sizes"), [("edit-friendly", [6, 6]), ("native", [6, 6]), ("ddim", [2] * 12)])
+@pytest.mark.parametrize(
+    ("method", "sizes"), [("edit-friendly", [6, 6]), ("native", [6, 6]), ("turbo", [6, 6]), ("ddim", [2] * 12)]
+)
 def test_chunk_and_corrections_reach_the_method_that_has_them(x0, method, sizes):
     counting = Counting(network())
     invert_by(method, counting, x0, Plan(ddpm_sigmas(6)), chunk=3, corrections=1)
@@ -317,5 +321,5 @@ def test_chunk_and_corrections_reach_the_method_that_has_them(x0, method, sizes)
 
 
 def test_an_unknown_inversion_is_refused(x0):
-    with pytest.raises(ValueError, match="one of edit-friendly, native, ddim, sdedit; got 'pnp'"):
+    with pytest.raises(ValueError, match="one of edit-friendly, native, ddim, sdedit, turbo; got 'pnp'"):
         invert_by("pnp", network(), x0, Plan(ddpm_sigmas(4)))

@@ -299,3 +299,17 @@ def test_words_that_the_demo_model_does_not_know_are_said(picture, tmp_path, cap
     assert "sequence length" not in said
     assert run_edit(picture, tmp_path / "green.png", "--target", "a plain green circle on an orange background") == 0
     assert "does not know" not in capfd.readouterr().err
+
+
+def test_the_turbo_preset_takes_4_steps_from_the_source_prompt(picture, tmp_path, capsys):
+    def edit(out, target, *more):
+        words = ["edit", "--image", str(picture), "--source", caption(SCENE), "--target", target]
+        assert main([*words, "--out", str(out), "--device", "cpu", "--preset", "turbo", *more]) == 0
+        assert "8/8" in capsys.readouterr().err  # 4 steps inverted, 4 edited
+        return pixels(out)
+
+    other = "a striped green star on a blue background"
+    same = edit(tmp_path / "same.png", caption(SCENE), "--cap", "0")
+    assert np.abs(same - edit(tmp_path / "strong.png", caption(SCENE), "--cap", "0", "--cfg", "7")).max() <= 1
+    assert np.abs(same - edit(tmp_path / "capped.png", caption(SCENE), "--cap", "1")).max() > 10
+    assert np.abs(same - edit(tmp_path / "other.png", other, "--cap", "0")).max() > 50

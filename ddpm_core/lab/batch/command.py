@@ -23,7 +23,6 @@ from .sheet import sheet
 def run(args: argparse.Namespace) -> None:
     """Edit every picture of a manifest by every target prompt, with one inversion for all prompts of
     a picture and seed."""
-    args.inversion = "edit-friendly"
     fill_in(args)
     settings = settings_of(args)
     entries, errors = read_entries(args)
@@ -60,6 +59,7 @@ def settings_of(args: argparse.Namespace) -> dict:
         "device": args.device,
         "dtype": args.dtype,
         **Mode.of(args).settings(),
+        **({"inversion": args.inversion, "cap": args.cap} if args.inversion == "turbo" else {}),
     }
 
 

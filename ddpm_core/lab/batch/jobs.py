@@ -116,7 +116,7 @@ class Job:
         if args.inversion != "sdedit":
             denoise = model.denoiser(self.entry.source, guidance=args.cfg_source, negative=args.negative)
         x0 = model.encode(picture).to(args.device)
-        return invert_by(args.inversion, denoise, x0, self.plan, chunk=args.chunk)
+        return invert_by(args.inversion, denoise, x0, self.plan, chunk=args.chunk, cap=args.cap)
 
     def _edit(self, worker: Worker, maps: NoiseMaps, target: str) -> Tensor:
         options = {"chunk": worker.args.chunk, "device": worker.args.device}

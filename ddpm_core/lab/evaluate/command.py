@@ -101,8 +101,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--inversion",
         choices=INVERSIONS,
-        default=INVERSIONS[0],
-        help="ddim has eta 0; sdedit reads no source prompt, its strength is 1 - skip / steps (default: %(default)s)",
+        help="ddim has eta 0; sdedit reads no source prompt, its strength is 1 - skip / steps; turbo is for few-step "
+        f"models (default: {INVERSIONS[0]}; turbo with --preset turbo)",
     )
     add(
         "--clip",

@@ -217,9 +217,9 @@ class Family:
         more = {"attention_mask": torch.ones(1, 8, dtype=torch.long)} if name == "Lumina 2" else {}
         self.source, self.target, self.negative = (prompt(seed, **more) for seed in (11, 12, 13))
 
-    def invert(self, samples, *, eta=1.0, chunk=0, seed=SETTINGS["seed"], **more):
-        settings = {**SETTINGS, "cfg": self.cfg, "eta": eta, "chunk": chunk, "seed": seed}
-        latent = {"samples": samples, **more}
+    def invert(self, samples, *, eta=1.0, chunk=0, seed=SETTINGS["seed"], mask=None, **more):
+        settings = {**SETTINGS, "cfg": self.cfg, "eta": eta, "chunk": chunk, "seed": seed, **more}
+        latent = {"samples": samples, **({} if mask is None else {"noise_mask": mask})}
         node = nodes.invert.EditFriendlyInvert
         return node.execute(self.model, self.source, self.negative, latent, **settings).args[0]
 
@@ -268,7 +268,7 @@ def checks(family):
     left, right = (torch.arange(8) < 4), (torch.arange(8) >= 4)
     seen["outside the mask"] = apart(masked[..., right], one[..., right])
     seen["moved, inside the mask"] = apart(masked[..., left], one[..., left])
-    inverted = family.invert(one, noise_mask=half)
+    inverted = family.invert(one, mask=half)
     seen["back, with a noise mask"] = apart(family.edit(inverted, family.source), one)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "maps.safetensors"
@@ -302,6 +302,21 @@ def flow_edit(name, guidance, cfg_source, cfg_target):
         z_fe = z_fe + (t_next - t) * change
     expected = family.model.model.process_latent_out(z_fe.float())
     return {"FlowEdit": apart(edited, expected), "moved": apart(expected, one)}
+
+
+def turbo(name):
+    """Four steps with TurboEdit's path, guidance from the source (w 1.5), and no cap or a low one."""
+    family, rows = Family(name), []
+    family.cfg, one = 1.0, family.latent[:1]
+    hook = family.model.model.diffusion_model.register_forward_pre_hook(lambda module, x: rows.append(len(x[0])))
+    maps = family.invert(one, steps=5, inversion="turbo", cap=0.0)
+    moved = family.edit(maps, family.target, source=family.source, cfg=1.5)
+    hook.remove()
+    back = family.edit(maps, family.source, source=family.source, cfg=1.5)
+    capped = family.invert(one, steps=5, inversion="turbo", cap=1.0)
+    norm = capped.residuals[-1].norm() / (one.numel() / 16384) ** 0.5
+    seen = {"steps": len(maps.residuals), "rows": sum(rows), "cap": norm.item()}
+    return {**seen, "back, turbo": apart(back, one), "moved": apart(moved, one)}
 
 
 def edit_models(family):
@@ -344,7 +359,7 @@ def refusals(family):
 def refusal(run, *arguments):
     try:
         run(*arguments)
-    except ValueError as error:
+    except Exception as error:
         return str(error)
     return "no error"
 
@@ -364,5 +379,6 @@ with torch.inference_mode():
         "Flux": flow_edit("Flux", (1.5, 5.5), 1.0, 1.0),
         "SD3": flow_edit("SD3", None, 3.5, 13.5),
     }
+    found["turbo"] = {name: turbo(name) for name in ("SDXL", "SD 2 (v)")}
     found["refusals"] = refusals(Family("SD3"))
     Path(wanted).write_text(json.dumps(found, indent=1))
