@@ -18,6 +18,7 @@ from .checks import BadArgument, check_finite
 from .maps_file import MOST_STEPS
 from .steps import Process, Solver, Step, schedule
 
+MODEL_WORDS = 200  # letters that a file may say of the model
 _FLOATS = (torch.float32, torch.float64)
 
 
@@ -62,6 +63,7 @@ class NoiseMaps:
                  prediction of the run itself; the residuals hold pull times where a colour push
                  leads to
     guidance     None or what the picture was inverted with (0 or more)
+    model        None or the model that it was inverted with, in the host's words (a line)
 
     Latents, predictions, mask and pull are float32 (or float64), and all share one device
     (``FIELDS``). Anything that does not fit is a BadArgument, raised once, here.
@@ -79,6 +81,7 @@ class NoiseMaps:
     mask: Tensor | None = None
     pull: Tensor | None = None
     guidance: float | None = None
+    model: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "sigmas", torch.as_tensor(self.sigmas, dtype=torch.float64, device="cpu"))
@@ -99,6 +102,9 @@ class NoiseMaps:
             raise BadArgument("seed", f"seed must lie in [0, 2^64); got {self.seed}.")
         if self.guidance is not None and not 0 <= self.guidance < math.inf:
             raise BadArgument("guidance", f"guidance must be 0 or more; got {self.guidance}.")
+        if self.model is not None and not (len(self.model) <= MODEL_WORDS and self.model.isprintable()):
+            rule = f"model must be a line of at most {MODEL_WORDS} letters"
+            raise BadArgument("model", f"{rule}; got {self.model[:MODEL_WORDS]!r} of {len(self.model)}.")
 
     def _check(self, name: str, field: Field, tensor: Tensor) -> None:
         batch, channels, *spatial = self.latents.shape[1:]
@@ -204,6 +210,8 @@ class NoiseMaps:
         }
         if self.guidance is not None:
             own["guidance"] = repr(float(self.guidance))
+        if self.model is not None:
+            own["model"] = self.model
         tensors = self.tensors()
         if half:
             tensors |= {name: tensors[name].half() for name, field in FIELDS.items() if field.channels}
@@ -232,6 +240,7 @@ class NoiseMaps:
             own = {"eta": float(meta["eta"]), "solver": Solver(meta["solver"]), "process": Process(meta["process"])}
             own |= {"seed": int(meta["seed"]), "skipped": int(meta["skipped"])}
             own["guidance"] = float(meta["guidance"]) if "guidance" in meta else None  # since version 0.2
+            own["model"] = meta.get("model")  # since version 0.2
             return cls(**tensors, **own)
         except KeyError as error:
             needed = "eta, solver, process, seed and skipped"

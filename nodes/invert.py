@@ -3,6 +3,8 @@ Edit Friendly DDPM Noise Space: Inversion and Manipulations, section 3.2)."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import comfy.sample
 import comfy.samplers
 import torch
@@ -13,6 +15,7 @@ from ..ddpm_core.inversions import choice
 from ..ddpm_core.inversions.turbo import CAP
 from ..ddpm_core.plan import FAST, PAPER
 from .host.batching import timesteps_a_call, warn_of_memory
+from .host.fingerprint import fingerprint_of
 from .host.guidance import guidance_of
 from .host.guided import Running, make_guider, run
 from .host.masks import noise_mask
@@ -31,7 +34,7 @@ from .host.wires import (
 # SDEdit needs no node: it is KSampler with denoise below 1.
 INVERSIONS = [method for method in choice.INVERSIONS if method != "sdedit"]
 ALIASES = ["DDPM inversion", "DDIM inversion", "image inversion", "unsampler", "unsample", "real image editing"]
-ALIASES += ["FlowEdit", "LEDITS", "LEDITS++", "CycleDiffusion"]
+ALIASES += ["FlowEdit", "LEDITS", "LEDITS++", "CycleDiffusion", "TurboEdit"]
 
 
 class EditFriendlyInvert(io.ComfyNode):
@@ -203,7 +206,8 @@ def _invert(node: str, guider, latent: dict, plan: Plan, inversion: str, chunk: 
         settings |= {"mask": mask, "callback": running.report}
         return choice.invert_by(inversion, running.denoise, running.latent, plan, **settings)
 
-    return run(guider, samples, plan.levels[plan.skip :], work, plan.seed, mask)
+    maps = run(guider, samples, plan.levels[plan.skip :], work, plan.seed, mask)
+    return dataclasses.replace(maps, model=str(fingerprint_of(model)))
 
 
 def _check_latent(node: str, model, samples: torch.Tensor) -> None:
@@ -324,6 +328,7 @@ def _cap_input() -> io.Float.Input:
         tooltip="For the inversion turbo alone: the most that the last step may hold of the picture, as a norm at 512 "
         f"pixels (other sizes: scaled). TurboEdit: {CAP:g}. Less leaves fewer traces of the source in an edit; 0 is "
         "no cap, and gives the picture back exactly.",
+        **known(io.Float.Input, advanced=True),
     )
 
 

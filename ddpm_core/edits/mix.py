@@ -49,8 +49,9 @@ def mix(
             changes[name] = torch.lerp(ours, theirs, share).to(maps.latents)
     predictions = torch.lerp(maps.predictions.double(), other.predictions.double(), weights[:-1])
     changes["predictions"] = predictions.to(maps.predictions)
-    if maps.guidance != other.guidance:
-        changes["guidance"] = None  # of neither
+    for name in ("guidance", "model"):
+        if getattr(maps, name) != getattr(other, name):
+            changes[name] = None  # of neither
     return put_together(maps, torch.lerp(own, other_own, weights[:-1]), clean + noise, noise, **changes)
 
 

@@ -305,3 +305,27 @@ def test_a_guidance_that_is_none_is_refused(guidance):
     with pytest.raises(BadArgument, match="guidance must be 0 or more; got") as caught:
         dataclasses.replace(MAPS, guidance=guidance)
     assert caught.value.argument == "guidance"
+
+
+@pytest.mark.parametrize("model", [None, "SDXL EPS 0123456789ab", ""])
+def test_maps_remember_the_model_that_the_host_names(tmp_path, model):
+    maps = dataclasses.replace(MAPS, model=model)
+    for kept in (maps.skip(maps.skipped + 1), maps.to(torch.float64), flip(maps, "left-right")):
+        assert kept.model == model
+    maps.save(tmp_path / "maps.safetensors", {"workflow": "{}"})
+    assert NoiseMaps.load(tmp_path / "maps.safetensors").model == model
+    with safe_open(tmp_path / "maps.safetensors", framework="pt") as file:
+        assert file.metadata().get("model") == model
+
+
+def test_mixed_maps_have_the_model_of_both_or_none():
+    one, other = (dataclasses.replace(MAPS, model=model) for model in ("one", "other"))
+    assert mix(one, one, 0.5).model == "one"
+    assert mix(one, other, 0.5).model is None
+
+
+@pytest.mark.parametrize("model", ["x" * 201, "two\nlines"])
+def test_a_model_of_many_words_is_refused(model):
+    with pytest.raises(BadArgument, match="model must be a line of at most 200 letters; got") as caught:
+        dataclasses.replace(MAPS, model=model)
+    assert caught.value.argument == "model"
