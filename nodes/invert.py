@@ -207,7 +207,7 @@ def _invert(node: str, guider, latent: dict, plan: Plan, inversion: str, chunk: 
         return choice.invert_by(inversion, running.denoise, running.latent, plan, **settings)
 
     maps = run(guider, samples, plan.levels[plan.skip :], work, plan.seed, mask)
-    return dataclasses.replace(maps, model=str(fingerprint_of(model)))
+    return dataclasses.replace(maps, model=fingerprint_of(model))
 
 
 def _check_latent(node: str, model, samples: torch.Tensor) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _SHARE, _POSITIVE = (0, 1), (0, math.inf)
 RANGES = {  # of options: finite numbers
-    **dict.fromkeys(("cfg", "cfg_source", "faithfulness", "softness", "grow", "rate"), _POSITIVE),
+    **dict.fromkeys(("cfg", "cfg_source", "faithfulness", "softness", "grow", "rate", "cap"), _POSITIVE),
     **dict.fromkeys(("eta", "cross", "self_attention", "start", "layer"), _SHARE),
     "threshold": (1e-6, 1),
 }

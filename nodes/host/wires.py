@@ -15,6 +15,7 @@ from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ...ddpm_core import NoiseMaps, Process
+from .fingerprint import fingerprint_of
 
 NoiseMapsType = io.Custom("NOISE_MAPS")
 NOISE_MAPS_TOOLTIP = "Edit-friendly noise maps: the picture as a starting latent and one noise map for each step."
@@ -128,8 +129,9 @@ def check_maps(node: str, maps: NoiseMaps, socket: str = "noise_maps") -> None:
 
 
 def check_fits(node: str, maps: NoiseMaps, model, socket: str | None = "model") -> None:
-    """Raise NodeError unless the maps belong to the model's kind of latent and process; ``socket``
-    is the one that the model comes in at, if the node has it."""
+    """Raise NodeError unless the maps belong to the model's kind of latent and process, and say so
+    where they are another model's; ``socket`` is the one that the model comes in at, if the node
+    has it."""
     check_maps(node, maps)
     remedy = "Use the model that the picture was inverted with."
     latent_format, held = model.get_model_object("latent_format"), (maps.latents.shape[2], maps.latents.dim() - 3)
@@ -142,6 +144,10 @@ def check_fits(node: str, maps: NoiseMaps, model, socket: str | None = "model") 
     if maps.process is not process:
         problem = f"the maps were made with a '{maps.process.value}' model and this is a '{process.value}' model."
         raise NodeError(node, "noise_maps", problem, remedy)
+    ours = fingerprint_of(model)
+    if maps.model not in (None, ours):
+        what = f"The noise maps were made with another model ({maps.model}; this one: {ours})"
+        say(node, f"{what}: the source prompt does not give the picture back. Use that one, unless this is meant.")
 
 
 def process_of(node: str, socket: str | None, model) -> Process:

@@ -83,6 +83,16 @@ def test_eta_0_is_flowedits_own_update(found, family):
     assert seen["moved"] > 0.1
 
 
+def test_another_model_than_the_inversions_is_said(found):
+    seen = found["notices"]
+    for what in ("the same", "with a LoRA", "of an older file"):
+        assert seen[what] == []
+    for what, words in (("another checkpoint", "this one: SDXL EPS"), ("another prediction", "this one: SDXL V_PRED")):
+        [said] = seen[what]
+        assert "made with another model (SDXL EPS" in said
+        assert words in said
+
+
 @pytest.mark.parametrize("family", ["SDXL", "SD 2 (v)"])
 def test_a_few_step_edit_takes_4_steps_and_12_rows(found, family):
     seen = found["turbo"][family]

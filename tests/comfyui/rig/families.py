@@ -5,7 +5,10 @@ Usage: families.py PACK OUT.json. Numbers are errors and changes relative to the
 """
 
 import copy
+import dataclasses
+import io
 import json
+import logging
 import tempfile
 import traceback
 from pathlib import Path
@@ -182,12 +185,12 @@ FAMILIES = {
 }
 
 
-def random_model(kind, unet_config, keys):
+def random_model(kind, unet_config, keys, seed=0):
     """A MODEL of a family, with every weight drawn at random, the zero ones of a new model too."""
     config = kind(copy.deepcopy(unet_config))
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model(dict(keys), "")
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     gain = 0.5 if "num_res_blocks" in unet_config else 1.0  # a UNet of no training makes noise of noise
     for name, weight in model.diffusion_model.named_parameters():
         if weight.dim() > 1:
@@ -319,6 +322,33 @@ def turbo(name):
     return {**seen, "back, turbo": apart(back, one), "moved": apart(moved, one)}
 
 
+def notices():
+    """{what: the warnings of an edit} with models that are, or are not, the one of the inversion."""
+    family, seen = Family("SDXL"), {}
+    kind, config, keys, *_ = FAMILIES["SDXL"]
+    v = type("Sampling", (comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION), {})
+    predicts_v, with_lora = family.model.clone(), family.model.clone()
+    predicts_v.add_object_patch("model_sampling", v())
+    weight = "diffusion_model.middle_block.1.proj_in.weight"
+    with_lora.add_patches({weight: (torch.ones_like(with_lora.model.state_dict()[weight]),)})
+    maps = family.invert(family.latent)
+    for name, model, held in (
+        ("the same", family.model, maps),
+        ("with a LoRA", with_lora, maps),
+        ("another checkpoint", random_model(kind, config, keys, seed=1), maps),
+        ("another prediction", predicts_v, maps),
+        ("of an older file", predicts_v, dataclasses.replace(maps, model=None)),
+    ):
+        log = io.StringIO()
+        handler = logging.StreamHandler(log)
+        logging.getLogger().addHandler(handler)
+        family.model = model
+        family.edit(held, family.source)
+        logging.getLogger().removeHandler(handler)
+        seen[name] = [line for line in log.getvalue().splitlines() if "noise maps" in line]
+    return seen
+
+
 def edit_models(family):
     """A model that is shown pictures beside its prompt, in both prompts."""
     pictures = {"reference_latents": [family.latent[1:]]}
@@ -379,6 +409,7 @@ with torch.inference_mode():
         "Flux": flow_edit("Flux", (1.5, 5.5), 1.0, 1.0),
         "SD3": flow_edit("SD3", None, 3.5, 13.5),
     }
+    found["notices"] = notices()
     found["turbo"] = {name: turbo(name) for name in ("SDXL", "SD 2 (v)")}
     found["refusals"] = refusals(Family("SD3"))
     Path(wanted).write_text(json.dumps(found, indent=1))
