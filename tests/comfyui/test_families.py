@@ -102,6 +102,12 @@ def test_a_few_step_edit_takes_4_steps_and_12_rows(found, family):
     assert seen["moved"] > 0.01
 
 
+def test_eta_0_from_the_source_with_a_pull_is_flowaligns_own_update(found):
+    seen = found["flow"]["SD3, FlowAlign"]
+    assert seen["FlowAlign"] <= 1e-5
+    assert seen["moved"] > 0.1
+
+
 @pytest.mark.parametrize("family", ["Flux", "Qwen-Image"])
 def test_edit_models_get_their_reference_in_both_prompts(found, family):
     seen = found["references"][family]

@@ -419,7 +419,7 @@ def test_the_settings_reach_the_inversion(home, calls, demo_model, monkeypatch):
     evaluate(home, WORKING, *more)
     for seed, (method, plan, shape, rest) in zip((5, 6), plans, strict=True):
         assert plan == Plan(demo_model.sigmas(4), 2, 0.5, Solver.DPMPP_2M_SDE, seed=seed, guidance=1.0)
-        assert (method, shape, rest) == ("edit-friendly", (1, 4, 8, 8), {"chunk": 3})
+        assert (method, shape, rest) == ("edit-friendly", (1, 4, 8, 8), {"chunk": 3, "cap": 15.5})
 
 
 def test_the_table_grows_row_by_row_and_is_put_in_order_at_once(home, calls, monkeypatch):

@@ -307,6 +307,28 @@ def flow_edit(name, guidance, cfg_source, cfg_target):
     return {"FlowEdit": apart(edited, expected), "moved": apart(expected, one)}
 
 
+def flow_align(name):
+    """The same beside FlowAlign's update (arXiv 2505.23145, algorithm 1), w = 13.5, zeta = 0.01:
+
+    q = (1 - t) x_src + t n,   p = y + q - x_src,   p_0 = s(p) + w (target(p) - s(p)),
+    y <- y + (t_next - t) (v_p - v_q) + zeta (q_0 - p_0),   x_0 = x - t v(x)
+    """
+    family = Family(name)
+    one, family.cfg, w, zeta = family.latent[:1], 1.0, 13.5, 0.01
+    maps = family.invert(one, eta=0.0, skip=0)
+    edited = family.edit(maps, family.target, source=family.source, cfg=w, faithfulness=zeta)
+    x_src = y = family.model.model.process_latent_in(one).double()
+    for t, t_next, q in zip(maps.sigmas[:-1].tolist(), maps.sigmas[1:].tolist(), maps.latents.double()):
+        p = y + q - x_src
+        v_q, v_s, v_t = (
+            family.velocity(*at) for at in ((q, t, family.source), (p, t, family.source), (p, t, family.target))
+        )
+        v_p = v_s + w * (v_t - v_s)
+        y = y + (t_next - t) * (v_p - v_q) + zeta * ((q - t * v_q) - (p - t * v_p))
+    expected = family.model.model.process_latent_out(y.float())
+    return {"FlowAlign": apart(edited, expected), "moved": apart(expected, one)}
+
+
 def turbo(name):
     """Four steps with TurboEdit's path, guidance from the source (w 1.5), and no cap or a low one."""
     family, rows = Family(name), []
@@ -409,6 +431,7 @@ with torch.inference_mode():
         "Flux": flow_edit("Flux", (1.5, 5.5), 1.0, 1.0),
         "SD3": flow_edit("SD3", None, 3.5, 13.5),
     }
+    found["flow"]["SD3, FlowAlign"] = flow_align("SD3")
     found["notices"] = notices()
     found["turbo"] = {name: turbo(name) for name in ("SDXL", "SD 2 (v)")}
     found["refusals"] = refusals(Family("SD3"))
