@@ -6,6 +6,7 @@ import csv
 import errno
 import importlib.util
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from PIL import Image
 
 from ddpm_core.__main__ import main
 from ddpm_core.demo.scenes import caption, render, scene_with
-from ddpm_core.lab.batch import drive, jobs
+from ddpm_core.lab.batch import drive, jobs, proof, scale
 from ddpm_core.lab.batch.folder import Folder, lock
 from ddpm_core.lab.batch.jobs import Failure
 from ddpm_core.lab.batch.local import Here, Processes
@@ -350,16 +351,33 @@ def test_one_process_does_the_same(tmp_path):
     assert found == {"good": 1, "wrong": "no picture", "last": 1}
 
 
+def need_ray():
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("BATCH ON RAY NOT TESTED: there is no ray; python -m pip install -r requirements-ray.txt")
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_same_bytes(manifest, plain, tmp_path):
-    assert batch(manifest, tmp_path / "out", "--seeds", "2", "--workers", "2") == 0
-    assert files(tmp_path / "out") == files(plain)
+@pytest.mark.parametrize("way", proof.WAYS)
+def test_a_run_whose_worker_and_driver_are_killed_ends_with_the_bytes_of_a_plain_one(way, tmp_path, capfd):
+    if "Ray" in way:
+        need_ray()
+    assert proof.main(["--pictures", "6", "--out", str(tmp_path / "out"), "--ways", way]) == 0
+    head, _, plain, killed = (line.split(" | ") for line in capfd.readouterr().out.splitlines() if line[:1] == "|")
+    assert plain[2] == killed[2] == str(6 + 6 + 4)  # edits, sources, and what the run says of itself
+    assert killed[3] == "none"
+    assert re.fullmatch(r"a worker at [2-4], the driver at [3-5]", killed[1])
+
+
+def test_the_cost_beside_the_model_is_measured():
+    count, rate, *memory = scale.driver_alone(200, Here(scale.Nobody(None)))
+    assert (count, len(memory)) == ("200", 2)
+    assert int(rate) > 100
+    assert [row[1] for row in scale.long_table(50)] == ["50", "50", "50"]
 
 
 @pytest.fixture(scope="module")
 def ray():
-    if importlib.util.find_spec("ray") is None:
-        pytest.skip("BATCH ON RAY NOT TESTED: there is no ray; python -m pip install -r requirements-ray.txt")
+    need_ray()
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
