@@ -61,9 +61,9 @@ def edit_all(args: argparse.Namespace, entries: Sequence[Entry], folder: Folder,
     count = sum(len(targets) for *_, targets in missing)
     if not missing:
         return
-    plan = ask(runner, Outline())["plan"]
-    plans = {seed: replace(plan, seed=seed) for seed in seeds_of(args)}
-    jobs = (Job(entry, targets, plans[seed]) for entry, seed, targets in missing)
+    outline = ask(runner, Outline())
+    plans = {seed: replace(outline["plan"], seed=seed) for seed in seeds_of(args)}
+    jobs = (Job(entry, targets, plans[seed], outline["mode"]) for entry, seed, targets in missing)
     with Progress(total=len(planned), initial=len(planned) - count, desc="editing") as bar:
         for job, row in runner.run(jobs):
             if isinstance(row, Failure):

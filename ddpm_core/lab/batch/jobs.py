@@ -44,15 +44,6 @@ class Worker:
         check_device(self.args.device)
         return load_model(self.args)
 
-    @cached_property
-    def mode(self) -> Mode:
-        return Mode.of(self.args)
-
-    @cached_property
-    def plan(self) -> Plan:
-        """Raises BadArgument for settings that do not fit."""
-        return plan_of(self.args, self.model)
-
     def source(self, entry: Entry) -> Tensor:
         """The picture of an entry (1, 3, H, W), as it lies in the folder, or else is put there. Raises
         ValueError for whatever is wrong with the file."""
@@ -64,12 +55,13 @@ class Worker:
 
 @dataclass(frozen=True)
 class Outline:
-    """The question before all jobs of a run: what the model makes of the settings."""
+    """The question before all jobs of a run: what the settings come to with the model."""
 
     size = 1
 
     def do(self, worker: Worker) -> Iterator[dict]:
-        yield {"plan": worker.plan}
+        args = worker.args
+        yield {"plan": plan_of(args, worker.model), "mode": Mode.of(args)}
 
 
 @dataclass(frozen=True)
@@ -79,11 +71,13 @@ class Job:
     entry    the picture and its source prompt
     targets  the target prompts, of the entry's
     plan     of the inversion, with its seed
+    mode     of the edits
     """
 
     entry: Entry
     targets: tuple[str, ...]
     plan: Plan
+    mode: Mode
 
     @property
     def size(self) -> int:
@@ -120,7 +114,7 @@ class Job:
 
     def _edit(self, worker: Worker, maps: NoiseMaps, target: str) -> Tensor:
         options = {"chunk": worker.args.chunk, "device": worker.args.device}
-        return edited_latent(worker.mode, worker.model, maps, self.entry.source, target, **options)
+        return edited_latent(self.mode, worker.model, maps, self.entry.source, target, **options)
 
 
 def finished(job, worker: Worker) -> Iterator[dict | Failure]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ...plan import Plan
+from ..editing import Mode
 from ..tables import markdown
 from .drive import edit_all
 from .folder import COLUMNS, Folder
@@ -84,7 +85,7 @@ class Idle:
     def run(self, jobs: Iterable) -> Iterator[tuple]:
         (first,) = jobs if isinstance(jobs, list) else (None,)
         if isinstance(first, Outline):
-            yield first, {"plan": Plan([10 * 0.9**i for i in range(100)])}
+            yield first, {"plan": Plan([10 * 0.9**i for i in range(100)]), "mode": Mode(cfg=3.0)}
             return
         for nothing, row in self.runner.run(Nothing(job) for job in jobs):
             if not self.memory:
