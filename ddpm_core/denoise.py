@@ -28,8 +28,8 @@ def call(denoise: Denoise, x: Tensor, sigma: Tensor, device: torch.device | str)
     The model gets float64 where the state lives on its own device, and float32 elsewhere; it
     casts further by itself.
     """
-    at_home = x.device.type == torch.device(device).type
-    x0_hat = denoise(x, sigma) if at_home else denoise(x.to(device, torch.float32), sigma.to(device, torch.float32))
+    dtype = x.dtype if x.device.type == torch.device(device).type else torch.float32
+    x0_hat = denoise(x.to(device, dtype, copy=True), sigma.to(device, dtype))  # it may change its input
     if x0_hat.shape != x.shape:
         rule = f"denoise must return the shape of x, {tuple(x.shape)}"
         raise BadArgument("denoise", f"{rule}; got {tuple(x0_hat.shape)}.")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import maps_file
-from .checks import BadArgument, check_finite
+from .checks import BadArgument, check_finite, check_seed
 from .maps_file import MOST_STEPS
 from .steps import Process, Solver, Step, schedule
 
@@ -98,8 +98,7 @@ class NoiseMaps:
         if self.total_steps > MOST_STEPS:
             rule = f"maps may have at most {MOST_STEPS} steps, the skipped ones included"
             raise BadArgument("skipped", f"{rule}; got {self.total_steps}.")
-        if not 0 <= self.seed < 2**64:
-            raise BadArgument("seed", f"seed must lie in [0, 2^64); got {self.seed}.")
+        check_seed(self.seed)
         if self.guidance is not None and not 0 <= self.guidance < math.inf:
             raise BadArgument("guidance", f"guidance must be 0 or more; got {self.guidance}.")
         if self.model is not None and not (len(self.model) <= MODEL_WORDS and self.model.isprintable()):
@@ -233,9 +232,6 @@ class NoiseMaps:
             allowed[name] = (torch.float16, *field.dtypes) if field.channels else field.dtypes
         optional = {name for name, field in FIELDS.items() if field.optional}
         tensors, meta = maps_file.read(path, allowed, optional, limit=limit)
-        for name, tensor in tensors.items():
-            if tensor.dtype == torch.float16:
-                tensors[name] = tensor.to(FIELDS[name].dtypes[0])
         try:
             own = {"eta": float(meta["eta"]), "solver": Solver(meta["solver"]), "process": Process(meta["process"])}
             own |= {"seed": int(meta["seed"]), "skipped": int(meta["skipped"])}

@@ -3,6 +3,7 @@ in its header."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import uuid
@@ -42,8 +43,8 @@ def read(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file, in memory of their own (the file may change), and its header.
 
-    allowed   the tensors that a file holds, with the dtypes that each may have; the last dtype is
-              the widest
+    allowed   the tensors that a file holds, with the dtypes that each may have; float16, where it
+              is one of them, is read as the next
     optional  those that may be missing
     limit     bytes that the maps may take in memory, where residuals are float64 whatever the file
               has
@@ -57,12 +58,35 @@ def read(
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
             _check_header(path, meta, file, allowed, optional, limit)
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, meta
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            shapes = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
+        return _values(path, shapes, allowed), meta
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
         rule = f"{path} must be a whole safetensors file with noise maps"
         raise BadArgument("path", f"{rule}; reading it failed: {error}.") from error
+
+
+def _values(path, shapes: Mapping[str, tuple], allowed) -> dict[str, Tensor]:
+    """The tensors of a file whose header is checked, read into their place: a map of the file would
+    take the memory a second time."""
+    tensors = {}
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        for name, (shape, said) in shapes.items():
+            dtype = next(known for known in allowed[name] if _NAMES[known] == said)
+            kept = allowed[name][1] if dtype == torch.float16 else dtype
+            tensor = tensors[name] = torch.empty(shape, dtype=kept)
+            file.seek(8 + length + header[name]["data_offsets"][0])
+            for part in tensor if len(shape) > 1 else [tensor]:
+                raw = part if kept == dtype else torch.empty(part.shape, dtype=dtype)
+                if raw.numel() and file.readinto(memoryview(raw.numpy()).cast("B")) != raw.nbytes:
+                    raise OSError("it was cut off meanwhile")
+                if raw is not part:
+                    part.copy_(raw)
+    return tensors
 
 
 def _check_header(path, meta: Mapping[str, str], file, allowed, optional, limit: float) -> None:

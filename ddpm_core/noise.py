@@ -22,31 +22,38 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .checks import check_seed
+
 
 def path_noise(shape: Sequence[int], seed: int, steps: int) -> Tensor:
     """Noise of the T levels of a whole schedule, for latents of ``shape`` (B, C, *S): (T, B, C,
     *S), float32."""
-    return _drawn(shape, seed, steps)
+    return _drawn(shape, seed, steps, steps)
 
 
 def shift_noise(shape: Sequence[int], seed: int, total: int, rest: int) -> tuple[Tensor, Tensor]:
     """(path, z), each (R, B, C, *S), float32, apart from all that an inversion with the same seed
     has used."""
-    return _drawn(shape, seed, total + 2 * rest)[-2 * rest :].chunk(2)
+    return _drawn(shape, seed, total + 2 * rest, 2 * rest).chunk(2)
 
 
 def scale_noise(shape: Sequence[int], seed: int, total: int, rest: int) -> Tensor:
     """z (R, B, C, *S), float32, apart from what an inversion and a shift with this seed draw."""
-    return _drawn(shape, seed, total + 3 * rest)[-rest:]
+    return _drawn(shape, seed, total + 3 * rest, rest)
 
 
 def sdedit_noise(shape: Sequence[int], seed: int, total: int, rest: int) -> Tensor:
     """z (R, B, C, *S), float32, apart from the path's own."""
-    return _drawn(shape, seed, 2 * (total + 1))[-rest:]
+    return _drawn(shape, seed, 2 * (total + 1), rest)
 
 
-def _drawn(shape: Sequence[int], seed: int, count: int) -> Tensor:
-    """Standard normal numbers (count, B, C, *S), float32 on the CPU."""
+def _drawn(shape: Sequence[int], seed: int, count: int, kept: int) -> Tensor:
+    """The last ``kept`` of ``count`` standard normal numbers of each cell: (kept, B, C, *S),
+    float32 on the CPU."""
+    check_seed(seed)
     batch, *item = shape
-    generators = [torch.Generator().manual_seed((seed + i) % 2**64) for i in range(batch)]
-    return torch.stack([torch.randn(count, *item, generator=g) for g in generators], dim=1)
+    drawn = torch.empty(kept, batch, *item)
+    for i in range(batch):  # what all of an item take lies in memory once
+        generator = torch.Generator().manual_seed((seed + i) % 2**64)
+        drawn[:, i] = torch.randn(count, *item, generator=generator)[count - kept :]
+    return drawn

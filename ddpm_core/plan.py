@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .checks import BadArgument
+from .checks import BadArgument, check_seed
 from .steps import Process, Solver, Step, schedule
 
 
@@ -37,6 +37,7 @@ class Plan:
     guidance: float | None = None
 
     def __post_init__(self):
+        check_seed(self.seed)
         object.__setattr__(self, "sigmas", tuple(float(sigma) for sigma in self.sigmas))
         schedule(self.sigmas, eta=self.eta, solver=self.solver, process=self.process)  # refuses what does not fit
         count = len(self.sigmas) - 1

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .checks import BadArgument
 
+MOST = 1e19  # of a noise level
+
 
 class Process(str, Enum):
     """How a noisy latent is made: x = alpha x_0 + sigma e."""
@@ -126,6 +128,10 @@ def _check_sigmas(sigmas: list[float], process: Process) -> None:
         raise BadArgument("sigmas", f"sigmas must hold at least 2 noise levels (one step); got {len(sigmas)}.")
     if not all(map(math.isfinite, sigmas)):
         raise BadArgument("sigmas", f"sigmas must be finite; got {sigmas}.")
+    extremes = max(sigmas), min((sigma for sigma in sigmas if sigma > 0), default=1.0)
+    if not MOST >= extremes[0] or not extremes[1] >= 1 / MOST:
+        rule = f"sigmas must lie in [{1 / MOST:.2g}, {MOST:.2g}], where float32 has their squares, or be 0"
+        raise BadArgument("sigmas", f"{rule}; got {extremes[1]:g} to {extremes[0]:g}.")
     for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:]):
         if not sigma > sigma_next >= 0:
             got = f"got {sigma:g} followed by {sigma_next:g}"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..checks import BadArgument, check_mask
 from ..maps import NoiseMaps
-from .parts import blend, parts_of, per_level, put_together
+from .parts import blend, noise_at, own_at, per_level, put_together
 from .window import steps_between
 
 
@@ -38,21 +38,29 @@ def mix(
     if mask is not None:
         check_mask(mask, maps.latents.shape[1:])
         weights = weights * mask.to(weights)
-    (own, noise), (other_own, other_noise) = parts_of(maps), parts_of(other)
-    clean = torch.lerp(maps.latents.double() - noise, other.latents.double() - other_noise, weights)
-    noise = blend(noise, 1 - weights, other_noise, weights)
+
+    def level(i: int) -> tuple[Tensor, Tensor]:
+        ours, theirs = noise_at(maps, i), noise_at(other, i)
+        noise = blend(ours, 1 - weights[i], theirs, weights[i])
+        clean = torch.lerp(maps.latents[i].double() - ours, other.latents[i].double() - theirs, weights[i])
+        return clean + noise, noise
+
+    def own(i: int) -> Tensor:
+        return torch.lerp(own_at(maps, i), own_at(other, i), weights[i])
+
     changes = {}
     for name, absent, share in (("mask", 1.0, weights[-1]), ("pull", 0.0, weights[:-1])):
         ours, theirs = getattr(maps, name), getattr(other, name)
         if ours is not None or theirs is not None:
             ours, theirs = (torch.full_like(share, absent) if t is None else t.to(share) for t in (ours, theirs))
             changes[name] = torch.lerp(ours, theirs, share).to(maps.latents)
-    predictions = torch.lerp(maps.predictions.double(), other.predictions.double(), weights[:-1])
-    changes["predictions"] = predictions.to(maps.predictions)
+    predictions = changes["predictions"] = torch.empty_like(maps.predictions)
+    for i, weight in enumerate(weights[:-1]):
+        predictions[i] = torch.lerp(maps.predictions[i].double(), other.predictions[i].double(), weight)
     for name in ("guidance", "model"):
         if getattr(maps, name) != getattr(other, name):
             changes[name] = None  # of neither
-    return put_together(maps, torch.lerp(own, other_own, weights[:-1]), clean + noise, noise, **changes)
+    return put_together(maps, level, own, **changes)
 
 
 def same_start(maps: NoiseMaps, other: NoiseMaps) -> tuple[NoiseMaps, NoiseMaps]:

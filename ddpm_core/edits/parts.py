@@ -12,11 +12,15 @@ noise level, from whichever step on they change.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..maps import NoiseMaps
+
+Level = Callable[[int], tuple[Tensor, Tensor]]
+Own = Callable[[int], Tensor]
 
 
 def per_level(maps: NoiseMaps, values: list[float]) -> Tensor:
@@ -25,32 +29,41 @@ def per_level(maps: NoiseMaps, values: list[float]) -> Tensor:
     return maps.per_step([*values, values[-1]])
 
 
-def parts_of(maps: NoiseMaps) -> tuple[Tensor, Tensor]:
-    """(own (T, B, C, *S), noise (T+1, B, C, *S)); the noise of the clean latent is 0."""
-    clean = maps.latents[-1:].double()
-    noise = maps.latents.double() - maps.per_step([*(step.alpha for step in maps.steps), 1.0]) * clean
-    return maps.residuals - _change(maps, noise), noise
+def noise_at(maps: NoiseMaps, level: int) -> Tensor:
+    """The path's noise at a level (B, C, *S); that of the clean latent is 0."""
+    alpha = maps.steps[level].alpha if level < len(maps.steps) else 1.0
+    return maps.latents[level].double() - alpha * maps.latents[-1].double()
 
 
-def put_together(maps: NoiseMaps, own: Tensor, latents: Tensor, noise: Tensor, **changes) -> NoiseMaps:
-    """The maps with the parts own (T, B, C, *S) and noise (T+1, B, C, *S), on the path
-    ``latents``."""
-    residuals = own + _change(maps, noise)
-    return dataclasses.replace(maps, latents=latents.to(maps.latents), residuals=residuals, **changes)
+def own_at(maps: NoiseMaps, step: int) -> Tensor:
+    """``own`` of a step (B, C, *S)."""
+    return maps.residuals[step] - _change(maps, step, noise_at(maps, step), noise_at(maps, step + 1))
 
 
-def _change(maps: NoiseMaps, noise: Tensor) -> Tensor:
-    """n_{t-1} - carry n_t of every step: (T+1, B, C, *S) -> (T, B, C, *S)."""
-    return noise[1:] - maps.per_step([step.carry for step in maps.steps]) * noise[:-1]
+def put_together(maps: NoiseMaps, level: Level, own: Own, **changes) -> NoiseMaps:
+    """The maps with other parts: ``level(i)`` is (latent, its noise) of a level, ``own(i)`` what is
+    a step's own. One after the other, from the noisy end down: maps are large."""
+    latents, residuals = torch.empty_like(maps.latents), torch.empty_like(maps.residuals)
+    latents[0], noise = level(0)
+    for i in range(len(residuals)):
+        latents[i + 1], noise_next = level(i + 1)
+        residuals[i] = own(i) + _change(maps, i, noise, noise_next)
+        noise = noise_next
+    return dataclasses.replace(maps, latents=latents, residuals=residuals, **changes)
+
+
+def _change(maps: NoiseMaps, step: int, noise: Tensor, noise_next: Tensor) -> Tensor:
+    """n_{t-1} - carry n_t of a step."""
+    return noise_next - maps.steps[step].carry * noise
 
 
 def blend(noise: Tensor, weight: Tensor, other: Tensor, other_weight: Tensor) -> Tensor:
-    """(a n + b m) / sqrt(a^2 + b^2 + 2 a b rho) for noise n, m (T+1, B, C, *S): parts that
+    """(a n + b m) / sqrt(a^2 + b^2 + 2 a b rho) for noise n, m (B, C, *S) of a level: parts that
     cancel or agree do not change its level.
 
-    rho is their correlation in a whole picture at a level, item by item.
+    rho is their correlation in a whole picture, item by item.
     """
-    rho = torch.cosine_similarity(noise.flatten(2), other.flatten(2), dim=-1)
-    rho = rho.view(*noise.shape[:2], *[1] * (noise.dim() - 2))
+    rho = torch.cosine_similarity(noise.flatten(1), other.flatten(1), dim=-1)
+    rho = rho.view(-1, *[1] * (noise.dim() - 1))
     size = (weight**2 + other_weight**2 + 2 * weight * other_weight * rho).clamp(min=0.01).sqrt()
     return (weight * noise + other_weight * other) / size

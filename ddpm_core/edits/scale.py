@@ -3,13 +3,15 @@ Edit Friendly DDPM Noise Space)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from ..checks import BadArgument
 from ..maps import NoiseMaps
 from ..noise import scale_noise
-from .parts import blend, parts_of, per_level, put_together
+from .parts import blend, noise_at, own_at, per_level, put_together
 from .window import steps_between
 
 
@@ -29,19 +31,32 @@ def scale(maps: NoiseMaps, share: float, *, start: float = 100, end: float = 0, 
     if not 0 <= share <= 1:
         raise BadArgument("share", f"The share of structure that is kept must lie in [0, 1]; got {share:g}.")
     shares = per_level(maps, [share if inside else 1.0 for inside in steps_between(maps, start, end)])
-    own, noise = parts_of(maps)
-    changed = blend(noise, shares, _native_walk(maps, seed), (1 - shares**2).sqrt())
-    changes = {"predictions": (shares[:-1] * maps.predictions).to(maps.predictions)}
+    native = _native_walk(maps, seed)
+
+    def level(i: int) -> tuple[Tensor, Tensor]:
+        noise = noise_at(maps, i)
+        changed = blend(noise, shares[i], next(native), (1 - shares[i] ** 2).sqrt())
+        return maps.latents[i].double() - noise + changed, changed
+
+    def own(i: int) -> Tensor:
+        return shares[i] * own_at(maps, i)
+
+    predictions = torch.empty_like(maps.predictions)
+    for i, part in enumerate(maps.predictions):
+        predictions[i] = shares[i] * part
+    changes = {"predictions": predictions}
     if maps.pull is not None:
         changes["pull"] = maps.pull * shares[:-1].to(maps.pull)
-    return put_together(maps, shares[:-1] * own, maps.latents.double() - noise + changed, changed, **changes)
+    return put_together(maps, level, own, **changes)
 
 
-def _native_walk(maps: NoiseMaps, seed: int) -> Tensor:
-    """Noise (T+1, B, C, *S) as sampling would have walked it: n_{t-1} = carry n_t + up z_t from the
-    first level on."""
-    drawn = scale_noise(maps.latents.shape[1:], seed, maps.total_steps, len(maps.residuals)).to(maps.residuals)
-    native = [maps.steps[0].sigma * drawn[0]]
+def _native_walk(maps: NoiseMaps, seed: int) -> Iterator[Tensor]:
+    """Noise (B, C, *S) of every level as sampling would have walked it: n_{t-1} = carry n_t + up
+    z_t from the first level on, and 0 in the end."""
+    drawn = scale_noise(maps.latents.shape[1:], seed, maps.total_steps, len(maps.residuals))
+    noise = maps.steps[0].sigma * drawn[0].to(maps.residuals)
     for step, z in zip(maps.steps[:-1], drawn[1:]):
-        native.append(step.carry * native[-1] + step.up * z)
-    return torch.stack([*native, torch.zeros_like(native[0])])
+        yield noise
+        noise = step.carry * noise + step.up * z.to(maps.residuals)
+    yield noise
+    yield torch.zeros_like(noise)

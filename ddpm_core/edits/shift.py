@@ -32,35 +32,37 @@ def shift(maps: NoiseMaps, dx: int, dy: int, *, fill: str = "noise", seed: int =
         if abs(by) >= side:
             rule = f"A shift must leave a part of the picture: |{axis}| < {side} latent cells"
             raise BadArgument(name, f"{rule}; got {axis} {by}.")
-    fields = {name: tensor.roll((dy, dx), dims=(-2, -1)) for name, tensor in maps.tensors().items()}
+    drawn = shift_noise(maps.latents.shape[1:], seed, maps.total_steps, len(maps.residuals)) if fill == "noise" else ()
+    fields = {name: _moved(tensor, dx, dy) for name, tensor in maps.tensors().items()}
     if fill == "noise":
         rows = (torch.arange(height) - dy).clamp(0, height - 1)
         columns = (torch.arange(width) - dx).clamp(0, width - 1)
         vacated = (rows != torch.arange(height) - dy)[:, None] | (columns != torch.arange(width) - dx)
         vacated = vacated.to(maps.latents.device)
-        new = _drawn_anew(maps, rows, columns, seed)
-        for name, tensor in fields.items():
-            fields[name] = torch.where(vacated, torch.as_tensor(new[name]).to(tensor), tensor)
+
+        def put(name: str, i, new: Tensor | float) -> None:
+            held = fields[name][i]
+            held.copy_(torch.where(vacated, torch.as_tensor(new).to(held), held))
+
+        def extend(tensor: Tensor) -> Tensor:
+            """As it goes on beyond its border."""
+            return tensor[..., rows, :][..., columns]
+
+        x0 = extend(maps.latents[-1])
+        put("latents", -1, x0)
+        for i, (step, path, z) in enumerate(zip(maps.steps, *drawn)):  # one after the other: maps are large
+            path, z = (noise.to(maps.residuals) for noise in (path, z))
+            put("latents", i, step.alpha * x0.double() + step.sigma * path)
+            put("residuals", i, step.up * z)
+            put("predictions", i, extend(maps.predictions[i]))
+        for name, new in (("mask", 1.0), ("pull", 0.0)):
+            if name in fields:
+                put(name, ..., new)
     return dataclasses.replace(maps, **fields)
 
 
-def _drawn_anew(maps: NoiseMaps, rows: Tensor, columns: Tensor, seed: int) -> dict[str, Tensor | float]:
-    """What the fields hold in vacated cells, where x_0 and the predictions go on as they are at
-    ``rows`` and ``columns``."""
-
-    def extend(tensor: Tensor) -> Tensor:
-        return tensor[..., rows, :][..., columns]
-
-    def per_step(name: str) -> Tensor:
-        return maps.per_step([getattr(step, name) for step in maps.steps])
-
-    drawn = shift_noise(maps.latents.shape[1:], seed, maps.total_steps, len(maps.residuals))
-    path, z = (noise.to(maps.residuals) for noise in drawn)
-    x0 = extend(maps.latents[-1:])
-    return {
-        "latents": torch.cat((per_step("alpha") * x0 + per_step("sigma") * path, x0)),
-        "residuals": per_step("up") * z,
-        "predictions": extend(maps.predictions),
-        "mask": 1.0,
-        "pull": 0.0,
-    }
+def _moved(tensor: Tensor, dx: int, dy: int) -> Tensor:
+    moved = torch.empty_like(tensor)
+    for part, new in zip(tensor, moved):
+        new.copy_(part.roll((dy, dx), dims=(-2, -1)))
+    return moved

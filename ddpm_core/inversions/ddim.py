@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import check_finite
+from ..checks import check_latent
 from ..denoise import Callback, Denoise, call, state_device
 from ..maps import NoiseMaps
 from ..plan import Plan
@@ -32,7 +32,7 @@ def invert_ddim(
     """
     levels = plan.levels[plan.skip :]
     steps = schedule(levels, eta=0.0, process=plan.process)
-    check_finite(x0, "x0")
+    check_latent(x0)
     x = x0.double().to(state_device(x0.device))
     latents, predictions = [x], []
     for i, step in enumerate(reversed(steps)):

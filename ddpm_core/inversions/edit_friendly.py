@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import BadArgument, check_finite
+from ..checks import BadArgument, check_latent
 from ..denoise import Callback, Denoise, predict_path
 from ..maps import NoiseMaps
 from ..noise import path_noise
@@ -49,11 +49,9 @@ def invert(
 
     Raises BadArgument for inputs that do not fit, or a prediction that is not finite.
     """
-    if x0.dim() not in (4, 5):
-        raise BadArgument("x0", f"x0 must have shape (B, C, H, W) or (B, C, F, H, W); got {tuple(x0.shape)}.")
+    check_latent(x0)
     if chunk < 1:
         raise BadArgument("chunk", f"chunk must be 1 or more timesteps a call; got {chunk}.")
-    check_finite(x0, "x0")
     kept = torch.float64 if x0.dtype == torch.float64 else torch.float32
     path = auxiliary_path(x0.to(kept), plan) if path is None else path.to("cpu", kept)
     _check_path(path, x0, len(plan.steps))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..checks import check_latent
 from ..maps import NoiseMaps
 from ..noise import sdedit_noise
 from ..plan import Plan
@@ -21,6 +22,7 @@ def sdedit(x0: Tensor, plan: Plan) -> NoiseMaps:
     steps. A replay under the same prompt does not give the picture back. The steps are of first
     order; predictions are x_0 itself.
     """
+    check_latent(x0)
     levels = plan.levels
     steps = schedule(levels[plan.skip :], eta=plan.eta, process=plan.process)
     path = auxiliary_path(x0.float(), plan)

@@ -24,6 +24,7 @@ from ddpm_core.checks import BadArgument, NotFinite, check_finite, check_mask
 from ddpm_core.denoise import call
 from ddpm_core.inversions.choice import invert_by
 from ddpm_core.inversions.ddim import invert_ddim
+from ddpm_core.inversions.sdedit import sdedit
 from ddpm_core.measure.metrics import psnr, ssim
 from ddpm_core.measure.plots import statistics_figure
 from ddpm_core.measure.stats import statistics
@@ -51,10 +52,19 @@ CASES = [
     (Plan, {"sigmas": [1.0, 2.0]}, "sigmas"),
     (Plan, {"sigmas": [2.0, 1.0], "eta": -1}, "eta"),
     (Plan, {"sigmas": [2.0, 1.0], "skip": 1}, "skip"),
+    (Plan, {"sigmas": [2.0, 1.0], "seed": 1.0}, "seed"),
+    (Plan, {"sigmas": [2.0, 1.0], "seed": -1}, "seed"),
+    (Plan, {"sigmas": [2.0, 1.0], "seed": 2**64}, "seed"),
+    (schedule, {"sigmas": [1e154, 1.0]}, "sigmas"),
+    (schedule, {"sigmas": [1.0, 1e-200]}, "sigmas"),
     (call, {"denoise": lambda x, sigma: x[:, :1], "x": X0, "sigma": torch.ones(1), "device": "cpu"}, "denoise"),
     (call, {"denoise": lambda x, sigma: NAN, "x": X0, "sigma": torch.ones(1), "device": "cpu"}, "denoise"),
     (invert, {"denoise": network(), "x0": X0[0], "plan": PLAN}, "x0"),
     (invert, {"denoise": network(), "x0": NAN, "plan": PLAN}, "x0"),
+    (invert, {"denoise": network(), "x0": X0[:0], "plan": PLAN}, "x0"),
+    (invert_ddim, {"denoise": network(), "x0": X0[:0], "plan": PLAN}, "x0"),
+    (sdedit, {"x0": X0[:0], "plan": PLAN}, "x0"),
+    (sdedit, {"x0": NAN, "plan": PLAN}, "x0"),
     (invert, {"denoise": network(), "x0": X0, "plan": PLAN, "chunk": 0}, "chunk"),
     (invert, {"denoise": network(), "x0": X0, "plan": PLAN, "path": MAPS.latents[1:]}, "path"),
     (invert, {"denoise": network(), "x0": X0, "plan": PLAN, "path": 0 * MAPS.latents}, "path"),
@@ -78,6 +88,10 @@ CASES = [
     (NoiseMaps, same(skipped=10_000), "skipped"),
     (NoiseMaps, same(seed=-1), "seed"),
     (NoiseMaps, same(seed=2**64), "seed"),
+    (NoiseMaps, same(seed=1.0), "seed"),
+    (NoiseMaps, same(sigmas=MAPS.sigmas * 1e154), "sigmas"),
+    (shift, {"maps": MAPS, "dx": 1, "dy": 0, "seed": 1.0}, "seed"),
+    (scale, {"maps": MAPS, "share": 0.5, "seed": -1}, "seed"),
     (NoiseMaps.skip, {"self": MAPS, "n": 6}, "skip"),
     (NoiseMaps.load, {"path": Path(__file__)}, "path"),
     (shift, {"maps": MAPS, "dx": 8, "dy": 0}, "dx"),
@@ -139,6 +153,10 @@ def test_the_count_and_the_name_of_values_that_are_not_finite_are_said():
     with pytest.raises(NotFinite, match=r"^latents must be finite"):
         check_finite(tensor, "latents")
     check_finite(torch.ones(2, 3), "latents")
+    check_finite(torch.full((2, 3), 3e38), "latents")  # a sum that overflows is no value that did
+    check_finite(torch.full((2, 3), 6e4, dtype=torch.float16), "latents")
+    with pytest.raises(NotFinite, match="2 of 2 values"):
+        check_finite(torch.tensor([torch.inf, -torch.inf]), "latents")
 
 
 def test_the_names_are_parameters_of_the_functions_that_were_called():

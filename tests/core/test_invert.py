@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from ddpm_core import Plan, Process, Solver, auxiliary_path, invert, replay
 from ddpm_core.checks import BadArgument
 from ddpm_core.denoise import call, ran_out_of_memory, state_device
+from ddpm_core.inversions.ddim import invert_ddim
 
 SHAPES = {"square": (4, 8, 8), "tall": (4, 12, 6), "video": (3, 3, 6, 8)}
 
@@ -396,3 +397,20 @@ def test_bad_latents_and_bad_models_are_refused():
         replay(network(), maps, skip=3)
     with pytest.raises(ValueError, match="prediction at sigma"):
         replay(lambda x, sigma: x * torch.nan, maps)
+
+
+@pytest.mark.parametrize("solver", list(Solver))
+def test_a_denoiser_that_writes_into_its_input_spoils_nothing(solver):
+    plain, x0, plan = network(), picture(2, 4, 6, 8), Plan(ddpm_sigmas(8), skip=2, solver=solver)
+
+    def spoiling(x, sigma):
+        x0_hat = plain(x, sigma)
+        x.mul_(0)
+        return x0_hat
+
+    expected, maps = invert(plain, x0, plan), invert(spoiling, x0, plan)
+    for name, tensor in maps.tensors().items():
+        assert torch.equal(tensor, getattr(expected, name))
+    assert torch.equal(replay(spoiling, maps), replay(plain, maps))
+    rival, expected = invert_ddim(spoiling, x0, plan), invert_ddim(plain, x0, plan)
+    assert torch.equal(rival.latents, expected.latents)
