@@ -171,30 +171,40 @@ def edited_latent(
     model: Pipeline,
     maps: NoiseMaps,
     source: str | list[str],
-    target: str | list[str],
+    target: Prompt,
     *,
     chunk: int = 8,
     device: torch.device | str = "cpu",
     callback: Callback | None = None,
 ) -> Tensor:
     """The clean latent (B, C, h, w) of an edit along the maps of ``source``, on ``device``. The
-    prompts are one for all, or one for each item. Raises BadArgument."""
-    if mode.mask == "auto":
-        amount = differences(mode, model, maps, source, target, chunk=chunk, device=device, callback=callback)
-        maps = masked(maps, mask_of(amount, threshold=mode.threshold, softness=mode.softness, grow=mode.grow))
-    elif mode.mask == "diffedit":
-        maps = masked(maps, diffedit_mask(model, maps, source, towards(mode, model, source, target), device=device))
+    prompts are one for all, or one for each item; Prompt-to-Prompt needs the target as text.
+    Raises BadArgument."""
+    if mode.mask != "none":
+        maps = masked(maps, mask_for(mode, model, maps, source, target, chunk=chunk, device=device, callback=callback))
     if mode.faithfulness:
         maps = faithful(maps, mode.faithfulness)
     return replay(denoiser_of(mode, model, maps, source, target), maps, device=device, callback=callback)
 
 
-def differences(
-    mode: Mode, model: Pipeline, maps: NoiseMaps, source: str | list[str], target: str | list[str], **options
+def mask_for(
+    mode: Mode,
+    model: Pipeline,
+    maps: NoiseMaps,
+    source: str | list[str],
+    target: Prompt,
+    *,
+    chunk: int = 8,
+    device: torch.device | str = "cpu",
+    callback: Callback | None = None,
 ) -> Tensor:
-    """How far the target is, cell by cell, from what the maps were made with (``difference``)."""
+    """The mask (B, 1, h, w) of an edit; arguments as for ``edited_latent``."""
     goal = towards(mode, model, source, target)
-    return difference(model.denoiser(goal, guidance=mode.cfg_source, negative=mode.negative), maps, **options)
+    if mode.mask == "diffedit":
+        return diffedit_mask(model, maps, source, goal, device=device)
+    same_guidance = model.denoiser(goal, guidance=mode.cfg_source, negative=mode.negative)
+    amount = difference(same_guidance, maps, chunk=chunk, device=device, callback=callback)
+    return mask_of(amount, threshold=mode.threshold, softness=mode.softness, grow=mode.grow)
 
 
 def masked(maps: NoiseMaps, mask: Tensor) -> NoiseMaps:
@@ -203,14 +213,12 @@ def masked(maps: NoiseMaps, mask: Tensor) -> NoiseMaps:
     return dataclasses.replace(maps, mask=mask if maps.mask is None else torch.minimum(mask, maps.mask))
 
 
-def towards(mode: Mode, model: Pipeline, source: str | list[str], target: str | list[str]) -> Prompt:
+def towards(mode: Mode, model: Pipeline, source: str | list[str], target: Prompt) -> Prompt:
     """What the edit is led to: the target prompt, or the source prompt and a direction."""
     return target if mode.direction is None else model.moved(source, *mode.direction)
 
 
-def denoiser_of(
-    mode: Mode, model: Pipeline, maps: NoiseMaps, source: str | list[str], target: str | list[str]
-) -> Denoise:
+def denoiser_of(mode: Mode, model: Pipeline, maps: NoiseMaps, source: str | list[str], target: Prompt) -> Denoise:
     """What a replay of the maps asks. Raises BadArgument."""
     from ..models.attention import controlled
     from ..models.zero_shot import nearer

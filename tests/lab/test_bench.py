@@ -13,7 +13,9 @@ from ddpm_core.demo.scenes import BACKGROUNDS, COLORS, FILLS, SHAPES, Scene, can
 from ddpm_core.lab.bench import command, edits, paper, points, tables
 from ddpm_core.lab.bench.methods import Inversion, cost, edit
 from ddpm_core.lab.bench.settings import three_skips
+from ddpm_core.lab.bench.shared import Shared
 from ddpm_core.lab.bench.tasks import KINDS, Task, Truth, random_tasks
+from ddpm_core.lab.editing import Mode
 from ddpm_core.lab.store import Store, keep_settings
 from ddpm_core.lab.tables import mean_and_error
 from ddpm_core.models.stable_diffusion import Pipeline
@@ -134,6 +136,7 @@ def point(name, kept, success, target=20.0):
         "kept_ssim": 0.0,
         "samples": 1.0,
         "seconds": 1.0,
+        "form_iou": 1.0,
     }
     return points.Point(setting, mean, dict.fromkeys(mean, 0.1), 10, {"color": success})
 
@@ -214,7 +217,8 @@ def test_an_inversion_is_shared_out_to_the_skips_that_it_serves(model):
     tasks = random_tasks(2, 5)
     truth = Truth(tasks)
     sweep = edits.Sweep(Inversion(steps=6), (4, 2), (3.0,))
-    rows = list(edits._measure(model, sweep, 8, truth, model.encode(truth.sources)))
+    shared = Shared(model, truth, model.encode(truth.sources))
+    rows = list(edits._measure(model, sweep, 8, [0, 1], shared, 2))
     assert [(row["task"], row["skip"], row["samples"]) for row in rows] == [
         (8, 4, 2 + 2 * 2),
         (9, 4, 2 + 2 * 2),
@@ -291,13 +295,25 @@ def test_the_toy_is_the_papers():
 def tiny(monkeypatch):
     """A run small enough for a test: the real parts at few steps."""
     monkeypatch.setattr(
-        command, "QUICK", command.Size(scenes=4, stepped=4, seeded=4, seeds=2, drawings=1, steps=5, shown=2)
+        command, "QUICK", command.Size(scenes=4, stepped=4, seeded=4, seeds=2, pairs=1, drawings=1, steps=5, shown=2)
     )
     monkeypatch.setattr(
         command,
         "SWEEPS",
         [command.Sweep(Inversion(method, 5), (2,), (3.0,)) for method in ("edit-friendly", "native", "sdedit")],
     )
+    few = (2,), (3.0,)
+    modes = [
+        Mode(1.0, mask="auto"),
+        Mode(1.0, guidance="source", mask="auto"),
+        Mode(1.0, attention="p2p", guidance="source", mask="auto"),
+    ]
+    ways = [command.Sweep(Inversion(steps=5), *few, mode) for mode in modes]
+    zero = Mode(1.0, attention="zero")
+    monkeypatch.setattr(
+        command, "WAYS", [*ways, command.Sweep(Inversion(steps=5), *few, zero, kinds=("shape",), along=True)]
+    )
+    monkeypatch.setattr(command, "RIVALS", [command.Sweep(Inversion("sdedit", 5), *few, Mode(1.0, mask="diffedit"))])
     monkeypatch.setattr(command, "SERIES", {"first order": [three_skips(5)]})
     monkeypatch.setattr(paper, "STEPS", 6)
     monkeypatch.setattr(paper, "COLOR_SKIP", 3)
@@ -317,6 +333,9 @@ def test_a_whole_run_writes_its_report_and_goes_on_where_it_was(tiny, tmp_path, 
         "SDEdit",
         "push, flat",
         "against native",
+        "edit-friendly + mask + guidance from the source",
+        "SDEdit + DiffEdit's mask",
+        "## Two edits at once",
         "## Shifts",
         "## Colours",
         "mean angle 1",
@@ -324,23 +343,23 @@ def test_a_whole_run_writes_its_report_and_goes_on_where_it_was(tiny, tmp_path, 
         assert name in text
     assert "nan" not in text
     table = (out / "settings.csv").read_text().splitlines()
-    assert len(table) == 1 + 1 + 3
+    assert len(table) == 1 + 1 + 3 + 4 + 1
     assert table[0].startswith("name,steps,cfg_source")
     assert table[2].startswith("edit-friendly,5.0,1.0")
-    for name in ("tradeoff", "steps", "shifts", "colors", "statistics", "toy", "contact"):
+    for name in ("tradeoff", "ways", "steps", "shifts", "colors", "statistics", "toy", "contact", "ways_contact"):
         assert f"({name}.png)" in text
         assert (out / f"{name}.png").stat().st_size > 5000
     kept = Store(out / "edits.csv", edits.KEY, edits.COLUMNS)
-    assert len(kept.rows) == 4 * (1 + 3)
+    assert len(kept.rows) == 4 * (1 + 3 + 3 + 1) + 1  # one of the four is of a shape
     lines = (out / "edits.csv").read_text().splitlines()
-    (out / "edits.csv").write_text("\n".join(lines[:-3]) + "\n")  # three rows of SDEdit, which come last, are lost
+    (out / "edits.csv").write_text("\n".join(lines[:-3]) + "\n")  # three rows of what comes last are lost
     asked = []
     real = edits._measure
     monkeypatch.setattr(
-        edits, "_measure", lambda model, sweep, *rest: asked.append(sweep.inversion.method) or real(model, sweep, *rest)
+        edits, "_measure", lambda model, sweep, *rest: asked.append(sweep.name) or real(model, sweep, *rest)
     )
     assert main(["bench", "--quick", "--out", str(out)]) == 0
-    assert asked == ["sdedit"]
+    assert asked == ["SDEdit + DiffEdit's mask"]
     again = Store(out / "edits.csv", edits.KEY, edits.COLUMNS)
     assert [row["target_psnr"] for row in again.rows] == [row["target_psnr"] for row in kept.rows]
     assert main(["bench", "--out", str(out)]) == 1

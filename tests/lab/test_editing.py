@@ -15,12 +15,12 @@ from ddpm_core.demo.model import FOLDER
 from ddpm_core.edits.faithful import faithful
 from ddpm_core.lab import options
 from ddpm_core.lab.diffedit import diffedit_mask, threshold
-from ddpm_core.lab.editing import Mode, add_edit_options, differences, edited_latent, masked
+from ddpm_core.lab.editing import Mode, add_edit_options, edited_latent, mask_for, masked
 from ddpm_core.models.attention import controlled
 from ddpm_core.models.stable_diffusion import Pipeline
 from ddpm_core.models.zero_shot import nearer
 from ddpm_core.noise import path_noise
-from ddpm_core.regions import mask_of
+from ddpm_core.regions import difference, mask_of
 
 SOURCE, TARGET = "a striped red star on a blue background", "a striped green star on a blue background"
 SIDES = ("a red star", "a red moon"), ("a green star",)
@@ -111,7 +111,7 @@ def test_every_mode_does_what_it_says(model, maps):
 
 
 def test_masks_and_faithfulness_compose(model, maps):
-    amount = differences(Mode(4.0), model, maps, SOURCE, TARGET)
+    amount = difference(model.denoiser(TARGET, guidance=1.0), maps)
     mask = mask_of(amount, threshold=0.3, softness=0.2, grow=1)
     half = torch.zeros(1, 1, 8, 8)
     half[..., 4:] = 1
@@ -134,8 +134,8 @@ def test_the_mask_sees_the_direction_and_the_guidance_of_the_inversion(model, ma
             seen.append((goal, more))
             return network(0.5)
 
-    mode = Mode(4.0, 2.5, "x", direction=SIDES)
-    differences(mode, Watched(), maps, SOURCE, TARGET)
+    mode = Mode(4.0, 2.5, "x", mask="auto", direction=SIDES)
+    mask_for(mode, Watched(), maps, SOURCE, TARGET)
     assert seen == [(("moved", SOURCE, *SIDES), {"guidance": 2.5, "negative": "x"})]
 
 

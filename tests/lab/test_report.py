@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from ddpm_core.lab.bench import command, edits, paper, points, tables
+from ddpm_core.lab.bench import command, edits, pairs, paper, points, tables
 from ddpm_core.lab.bench.edits import Sweep
 from ddpm_core.lab.bench.methods import Inversion
 from ddpm_core.lab.bench.points import MEANS, SETTING, best, matched, paired, points_of, relative_time
@@ -20,11 +20,11 @@ ROUNDS = (1.0, 2.0, 50.0, 4.0)  # seconds of four tasks of the first method
 KINDS = ("color", "background", "shape", "fill")
 
 
-def rows_of(inversion, skip, cfg, *, success, kept, target, exact=None, ssim=0.5, samples=10, seconds=ROUNDS):
+def rows_of(inversion, skip, cfg, *, success, kept, target, exact=None, ssim=0.5, form=1.0, samples=10, seconds=ROUNDS):
     """A row a task: a measure is one value for all tasks, or a value each."""
     count = max(len(value) for value in (success, kept, target, seconds) if isinstance(value, tuple))
     measures = {"success": success, "exact": success if exact is None else exact, "kept_psnr": kept}
-    measures |= {"kept_ssim": ssim, "target_psnr": target, "samples": samples, "seconds": seconds}
+    measures |= {"form_iou": form, "kept_ssim": ssim, "target_psnr": target, "samples": samples, "seconds": seconds}
     rows = edits.keys(0, count, inversion, skip, cfg)
     for i, row in enumerate(rows):
         row["kind"] = KINDS[i % 4]
@@ -84,7 +84,7 @@ def test_a_point_has_the_means_and_errors_of_its_setting():
     point = next(p for p in points_of(mixed) if (p.setting["name"], p.setting["skip"]) == ("edit-friendly", 8))
     assert point.count == 4
     expected = {"success": 0.75, "exact": 0.25, "kept_psnr": 24, "kept_ssim": 0.75, "target_psnr": 25}
-    assert point.mean == {**expected, "samples": 36, "seconds": 57 / 4}
+    assert point.mean == {**expected, "form_iou": 1, "samples": 36, "seconds": 57 / 4}
     assert point.error["success"] == pytest.approx(0.25)  # s = 1/2 of four
     assert point.error["target_psnr"] == pytest.approx(math.sqrt(4 / 3) / 2)
     assert point.error["samples"] == 0
@@ -338,6 +338,8 @@ def test_the_texture_is_a_correlation_of_luminances_inside():
 def bench(monkeypatch, tmp_path):
     """A bench of two methods, with rows in its stores and no model."""
     monkeypatch.setattr(command, "SWEEPS", [Sweep(OURS, (4, 8, 12), (3.0,)), Sweep(NATIVE, (4, 8), (3.0, 5.0))])
+    monkeypatch.setattr(command, "WAYS", [])
+    monkeypatch.setattr(command, "RIVALS", [])
     few, more = Inversion(steps=10), Inversion(steps=50)
     monkeypatch.setattr(command, "SERIES", {"first order": [Sweep(few, (2, 5), (3.0,)), Sweep(more, (10, 25), (3.0,))]})
     bench = command.Bench(None, Size(scenes=4, stepped=4, seeded=4, drawings=1, steps=5, shown=2), tmp_path)
@@ -353,12 +355,13 @@ def bench(monkeypatch, tmp_path):
 
 
 def test_every_method_is_chosen_at_its_best_setting(bench, monkeypatch):
-    assert [point.label for point in bench.chosen()] == ["20 steps, skip 8, cfg 3"] * 2
+    assert [point.label for point in bench.chosen(bench.sweeps)] == ["20 steps, skip 8, cfg 3"] * 2
     asked = []
     for module, name in ((paper, "measure_maps"), (paper, "measure_shifts"), (paper, "measure_colors")):
         monkeypatch.setattr(module, name, lambda *arguments: None)
     monkeypatch.setattr(edits, "run", lambda *arguments: None)
     monkeypatch.setattr(edits, "run_bound", lambda *arguments: None)
+    monkeypatch.setattr(pairs, "measure", lambda *arguments: None)
     monkeypatch.setattr(edits, "run_seeds", lambda model, batches, settings, *rest: asked.extend(settings))
     bench.measure()
     assert asked == [(OURS, 8, 3.0), (NATIVE, 8, 3.0)]
@@ -384,7 +387,7 @@ def test_the_report_has_the_bound_the_level_and_the_rows_of_several_seeds(bench,
         def save(self, path):
             pass
 
-    monkeypatch.setattr(bench, "contact_sheet", lambda chosen: Sheet())
+    monkeypatch.setattr(bench, "contact_sheet", lambda sweeps: Sheet())
     toy = paper.toy(points=50)
     monkeypatch.setattr(paper, "toy", lambda: toy)
     bench.write()

@@ -57,21 +57,39 @@ class Inversion:
 class Cost:
     """What a piece of work took."""
 
-    samples: int = 0  # latents that the UNet saw, both guidance branches counted
+    samples: float = 0  # latents that the UNet saw, both guidance branches counted
     seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.samples + other.samples, self.seconds + other.seconds)
+
+    def __mul__(self, share: float) -> Cost:
+        return Cost(self.samples * share, self.seconds * share)
+
+
+class Passes(UNetCalls):
+    """A backward pass to the UNet's input counts as one more: as much arithmetic as a forward
+    one."""
+
+    def after(self, module, inputs, output) -> None:
+        if output.sample.requires_grad:
+            self.sizes.append(len(output.sample))
 
 
 @contextmanager
 def cost(model: Pipeline) -> Iterator[Cost]:
     """The cost of what happens inside, known once it has ended."""
     taken, start = Cost(), time.perf_counter()
-    with UNetCalls(model.pipe.unet) as calls:
+    with Passes(model.pipe.unet) as calls:
         yield taken
     taken.samples, taken.seconds = sum(calls.sizes), time.perf_counter() - start
 
 
 def edit(model: Pipeline, maps: NoiseMaps, captions: Sequence[str], cfg: float) -> Tensor:
-    """Pictures (B, 3, H, W) of a replay under the captions. Decoded one by one, which a CPU's
-    caches like better."""
-    latents = replay(model.denoiser(list(captions), guidance=cfg), maps)
+    """Pictures (B, 3, H, W) of a replay under the captions."""
+    return decoded(model, replay(model.denoiser(list(captions), guidance=cfg), maps))
+
+
+def decoded(model: Pipeline, latents: Tensor) -> Tensor:
+    """Pictures of latents. One by one, which a CPU's caches like better."""
     return torch.cat([model.decode(latent[None]) for latent in latents])

@@ -31,6 +31,11 @@ SHIFTS = (1, 2, 4, 8)  # latent cells of 24; the paper: 1 to 16 pixels of 256
 COLOR_SKIP = 25
 STRENGTHS = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the colour push, the paper's s
 SDEDIT_SKIPS = (20, 25, 30, 35, 40)
+# About how many samples a scene takes, a decoded picture as ten.
+SHIFT_SAMPLES = 2 * (STEPS + len(SHIFTS) * (STEPS + 10))
+COLOR_SAMPLES = (
+    STEPS - COLOR_SKIP + 2 * sum(STEPS - skip + 10 for skip in (*[COLOR_SKIP] * len(STRENGTHS), *SDEDIT_SKIPS))
+)
 PAINTINGS = {"flat": False, "lights kept": True}  # how the colour is painted in
 SHIFT_KEY = ("scene", "method", "cells")
 SHIFT_MEASURES = {"psnr_moved": "what was moved, dB", "psnr_vacated": "vacated cells, dB", "psnr": "all, dB"}

@@ -15,7 +15,7 @@ from .points import Point, best, frontier, group, success_at
 MARKERS = "osD^vP"
 
 
-def tradeoff_figure(points: Sequence[Point], bound: float):
+def tradeoff_figure(points: Mapping[str, Sequence[Point]], bound: float):
     """Success against preservation, a curve a method: small marks are settings, the line runs
     through those that no other of the method beats in both.
 
@@ -23,7 +23,7 @@ def tradeoff_figure(points: Sequence[Point], bound: float):
     """
     figure = new_figure(8, 5)
     axes = figure.subplots()
-    for i, ((name,), members) in enumerate(group_points(points).items()):
+    for i, (name, members) in enumerate(points.items()):
         front = frontier(members)
         color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
         axes.plot(
@@ -44,7 +44,7 @@ def tradeoff_figure(points: Sequence[Point], bound: float):
             linewidth=2,
             elinewidth=0.8,
             linestyle=DASHES[i % len(DASHES)],
-            label=str(name),
+            label=name,
         )
     axes.axvline(bound, color="#6b6b6b", linewidth=1.2, linestyle=(0, (2, 2)))
     axes.annotate("autoencoder alone ", (bound, 2), rotation=90, ha="right", va="bottom", color="#6b6b6b", fontsize=9)
@@ -54,14 +54,6 @@ def tradeoff_figure(points: Sequence[Point], bound: float):
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=10, loc="lower left")
     return figure
-
-
-def group_points(points: Sequence[Point]) -> dict[tuple, list[Point]]:
-    """Points by method."""
-    groups: dict[tuple, list[Point]] = {}
-    for point in points:
-        groups.setdefault((point.setting["name"],), []).append(point)
-    return groups
 
 
 def steps_figure(series: Mapping[str, Sequence[Sequence[Point]]], level: float):

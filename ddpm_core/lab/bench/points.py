@@ -116,9 +116,10 @@ def matched(
     rows: Sequence[Row], ours: Sequence[Point], rival: Sequence[Point], kept: float, draws: int = 400
 ) -> tuple[float, float]:
     """Difference of success where both frontiers cross a kept_psnr, and its standard error by a
-    bootstrap over tasks; NaN where one never keeps that much."""
-    tasks = sorted({row["task"] for row in rows})
-    tables = [_table(rows, side, tasks) for side in (ours, rival)]
+    bootstrap over the tasks that all of the settings were measured on; NaN where one never keeps
+    that much."""
+    tables = _tables(rows, (ours, rival))
+    count = tables[0].shape[1]
     generator = torch.Generator().manual_seed(0)
 
     def difference(places: Tensor) -> float:
@@ -128,18 +129,22 @@ def matched(
             sides.append([Point({}, {"success": success, "kept_psnr": psnr}, {}, 0) for success, psnr in means])
         return success_at(sides[0], kept) - success_at(sides[1], kept)
 
-    of_all = difference(torch.arange(len(tasks)))
-    drawn = [difference(torch.randint(len(tasks), (len(tasks),), generator=generator)) for _ in range(draws)]
+    if not count:
+        return math.nan, math.nan
+    of_all = difference(torch.arange(count))
+    drawn = [difference(torch.randint(count, (count,), generator=generator)) for _ in range(draws)]
     drawn = [value for value in drawn if not math.isnan(value)]
     return of_all, statistics.stdev(drawn) if len(drawn) > draws // 2 else math.nan
 
 
-def _table(rows: Sequence[Row], points: Sequence[Point], tasks: Sequence[float]) -> Tensor:
-    """(success, kept_psnr) of every setting and task: (points, tasks, 2), float64; 0 where it was
-    not measured."""
-    table = torch.zeros(len(points), len(tasks), 2, dtype=torch.float64)
-    for i, point in enumerate(points):
-        for column, measure in enumerate(("success", "kept_psnr")):
-            values = by_task(rows, point, measure)
-            table[i, :, column] = torch.tensor([values.get(task, 0.0) for task in tasks], dtype=torch.float64)
-    return table
+def _tables(rows: Sequence[Row], sides: Sequence[Sequence[Point]]) -> list[Tensor]:
+    """(success, kept_psnr) of every setting of each side, and of every task that all of them have:
+    (points, tasks, 2), float64."""
+    columns = [[[by_task(rows, point, m) for m in ("success", "kept_psnr")] for point in side] for side in sides]
+    tasks = sorted(set.intersection(*(set(of_point[0]) for side in columns for of_point in side)))
+    return [
+        torch.tensor(
+            [[[measure[task] for measure in of_point] for task in tasks] for of_point in side], dtype=torch.float64
+        ).view(len(side), len(tasks), 2)
+        for side in columns
+    ]

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...measure.stats import Statistics
 from ...plan import PAPER
 from ..store import Row
-from . import paper, tables
+from . import pairs, paper, tables, worth
 from .edits import BATCH
 from .points import Point
 from .settings import Size
@@ -47,6 +47,43 @@ def edits_part(
         "\n![Success against preservation](tradeoff.png)\n\n![The same scenes under every method](contact.png)\n",
         "## By kind of edit\n",
         tables.kinds_table(chosen),
+    ]
+
+
+def worth_part(
+    rows: Sequence[Row],
+    ways: Mapping[str, Sequence[Point]],
+    bases: Mapping[str, str],
+    rivals: Mapping[str, Sequence[Point]],
+    families: Mapping[str, Sequence[Point]],
+) -> list[str]:
+    """What each way of editing adds to its base and costs; ``ways`` begins with plain edits, and
+    ``rivals`` are those with masks, ``families`` all settings of each rival."""
+    plain = next(iter(ways.values()))
+    of_ways, of_rivals = ({name: bases[name] for name in some} for some in (ways, rivals))
+    return [
+        "\n## What each way of editing is worth\n",
+        "Along the same edit-friendly maps: each way against the same without it, on the edits that both were "
+        "measured on, paired, with standard errors; clear is what exceeds two of them. "
+        "Success at one level of preservation is interpolated along a way's settings. "
+        "Form kept: of new colours and fills, how much the object lies where the source's does. "
+        "UNet samples count the inversion, the mask and the edit; a backward pass counts as one sample. "
+        "Costs: samples of the best setting beyond those of the other's best setting.\n",
+        worth.worth_table(rows, ways, of_ways),
+        "\nThe goals, and what was reached:\n",
+        *worth.goal_lines(rows, plain, ways, families),
+        "\nThe rivals with masks of their own, against plain edit-friendly edits:\n",
+        worth.worth_table(rows, {**ways, **rivals}, of_rivals),
+        "\n![Success against preservation](ways.png)\n\n![The same scenes in every way](ways_contact.png)\n",
+    ]
+
+
+def pairs_part(size: Size, rows: Sequence[Row]) -> list[str]:
+    return [
+        "\n## Two edits at once\n",
+        f"{size.pairs} scenes: a new colour of the shape and a new background, each alone and both in one run, "
+        f"each with the mask of its own prompt, guided from the source; {pairs.CFG:g} guidance, skip {pairs.SKIP}.\n",
+        pairs.table(rows),
     ]
 
 

@@ -70,18 +70,26 @@ def _comparisons(rows: Sequence[Row], ours: Point, rival: Point, points: Sequenc
         yield f"none of its settings keeps {level:.1f} dB"
     else:
         gain = f"{100 * mean:+.0f} +- {100 * error:.0f} points of success"
-        yield f"at {level:.1f} dB kept {gain} ({_clear(mean, error)})"
+        yield f"at {level:.1f} dB kept {gain} ({clear(mean, error)})"
     for measure, unit, scale in (
         ("target_psnr", "dB nearer to the truth", 1),
         ("success", "points of success", 100),
         ("kept_psnr", "dB kept", 1),
     ):
         mean, error = paired(rows, ours, rival, measure)
-        yield f"{scale * mean:+.1f} +- {scale * error:.1f} {unit} ({_clear(mean, error)})"
+        yield f"{scale * mean:+.1f} +- {scale * error:.1f} {unit} ({clear(mean, error)})"
 
 
-def _clear(mean: float, error: float) -> str:
+def clear(mean: float, error: float) -> str:
+    """Whether a difference exceeds two standard errors, in words."""
     return "better" if mean > CLEAR * error else "worse" if mean < -CLEAR * error else "no clear difference"
+
+
+def gain(mean: float, error: float, digits: int, scale: float = 1) -> str:
+    """A difference with its error and what to think of it; a dash where there is none."""
+    if math.isnan(mean):
+        return "-"
+    return f"{scale * mean:+.{digits}f} +- {scale * error:.{digits}f} ({clear(mean, error)})"
 
 
 def kinds_table(chosen: Sequence[Point]) -> str:

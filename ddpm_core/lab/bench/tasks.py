@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +25,8 @@ _COARSE = 32  # the same where they are many
 # place of its own yet.
 _TURNS, _SCALES, _MOVES = (-0.5, -0.25, 0.0, 0.25, 0.5), (0.85, 1.0, 1.15), (-0.03, 0.0, 0.03)
 _SAME = 1 / 255  # source and true target agree where no channel differs by more
+_SENTENCES = 12  # a side, of a direction
+_SHADES, _APART = (0.4, 1.05), 0.07  # a ground in its shadow, and how far from it a pixel is the object's
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,20 @@ class Task:
     def captions(self) -> tuple[str, str]:
         """What the source shows and what the target shows."""
         return caption(self.source), caption(self.target)
+
+    @property
+    def sentences(self) -> tuple[list[str], list[str]]:
+        """Captions of other scenes with the attribute as in the source, and the same ones as in the
+        target: what the direction of the edit is made of."""
+        generator = torch.Generator().manual_seed(0)
+        values, pairs = [getattr(scene, self.kind) for scene in (self.source, self.target)], []
+        while len(pairs) < _SENTENCES:
+            scene = random_scene(generator)
+            pair = [replace(scene, **{self.kind: value}) for value in values]
+            if all(scene.color != scene.background for scene in pair):
+                pairs.append([caption(scene) for scene in pair])
+        sources, targets = zip(*pairs)
+        return list(sources), list(targets)
 
 
 def random_tasks(count: int, seed: int) -> list[Task]:
@@ -63,22 +80,35 @@ class Truth:
         self.targets = render([task.target for task in tasks])
         change = (self.sources - self.targets).abs().amax(1, keepdim=True)
         self.same = (change <= _SAME).float()  # (B, 1, 192, 192): what an edit must keep
-        self.values = [_candidates_of_kind(task) for task in tasks]
+        self.values = [candidates_of_kind(task) for task in tasks]
+        self.grounds = render([replace(task.target, x=-9.0) for task in tasks])  # without the shape
+        self.forms = _object(self.sources, render([replace(task.source, x=-9.0) for task in tasks]))
 
     @cached_property
-    def all_values(self) -> list[_Candidates]:
+    def all_values(self) -> list[Candidates]:
         """All 2048 candidates of every task, 57 MB each."""
-        return [_Candidates(_EVERY, candidates(task.source, _GRID).flatten(0, 3)) for task in self.tasks]
+        return [Candidates(_EVERY, candidates(task.source, _GRID).flatten(0, 3)) for task in self.tasks]
 
-    def succeeds(self, pictures: Tensor) -> list[bool]:
+    def succeeds(self, pictures: Tensor, which: Sequence[int] | None = None) -> list[bool]:
         """``success`` of ``score``."""
+        which = range(len(self.tasks)) if which is None else which
         return [
-            values.nearest(picture) == getattr(task.target, task.kind)
-            for task, values, picture in zip(self.tasks, self.values, pictures)
+            self.values[i].nearest(picture) == getattr(self.tasks[i].target, self.tasks[i].kind)
+            for i, picture in zip(which, pictures)
         ]
 
-    def score(self, pictures: Tensor) -> list[dict[str, float]]:
-        """Measures of pictures (B, 3, 192, 192) in [0, 1], one dict a task.
+    def form_iou(self, pictures: Tensor, which: Sequence[int] | None = None) -> list[float]:
+        """``form_iou`` of ``score``."""
+        which = list(range(len(self.tasks)) if which is None else which)
+        found, forms = _object(pictures, self.grounds[which]), self.forms[which]
+        shares = (found & forms).sum((1, 2)) / (found | forms).sum((1, 2)).clamp(min=1)
+        return [
+            share if self.tasks[i].kind in ("color", "fill") else math.nan for i, share in zip(which, shares.tolist())
+        ]
+
+    def score(self, pictures: Tensor, which: Sequence[int] | None = None) -> list[dict[str, float]]:
+        """Measures of pictures (B, 3, 192, 192) in [0, 1], one dict a task; ``which`` are the tasks'
+        numbers (default: all).
 
         success      1 where the nearest of the candidates that differ in the edited attribute alone
                      is the target; a new shape or fill may be turned, scaled and moved a little, as
@@ -88,27 +118,35 @@ class Truth:
         kept_psnr    dB, where source and true target agree
         kept_ssim    against the true target, there; its windows reach 5 pixels over the border
         target_psnr  dB, to the true target, everywhere
+        form_iou     for a new colour or fill: how much what is not ground lies where it does in the
+                     source, intersection over union
         """
-        kept = psnr(pictures, self.targets, self.same).tolist()
-        alike = ssim(pictures, self.targets, self.same).tolist()
-        near = psnr(pictures, self.targets).tolist()
-        rows = []
-        for i, (task, success) in enumerate(zip(self.tasks, self.succeeds(pictures))):
-            values = tuple(getattr(task.target, name) for name in ATTRIBUTES)
-            exact = self.all_values[i].nearest(pictures[i]) == values
-            rows.append(
-                {
-                    "success": float(success),
-                    "exact": float(exact),
-                    "kept_psnr": kept[i],
-                    "kept_ssim": alike[i],
-                    "target_psnr": near[i],
-                }
-            )
-        return rows
+        which = list(range(len(self.tasks)) if which is None else which)
+        targets, same = self.targets[which], self.same[which]
+        wanted = [tuple(getattr(self.tasks[i].target, name) for name in ATTRIBUTES) for i in which]
+        measures = {
+            "success": [float(success) for success in self.succeeds(pictures, which)],
+            "exact": [
+                float(self.all_values[i].nearest(picture) == values)
+                for i, picture, values in zip(which, pictures, wanted)
+            ],
+            "kept_psnr": psnr(pictures, targets, same).tolist(),
+            "kept_ssim": ssim(pictures, targets, same).tolist(),
+            "target_psnr": psnr(pictures, targets).tolist(),
+            "form_iou": self.form_iou(pictures, which),
+        }
+        return [dict(zip(measures, values)) for values in zip(*measures.values())]
 
 
-class _Candidates:
+def _object(pictures: Tensor, grounds: Tensor) -> Tensor:
+    """Which cells of a coarse grid show no ground, in whatever shadow: (B, h, h); both (B, 3, H,
+    W)."""
+    pictures, grounds = (F.avg_pool2d(part, SIZE // _GRID) for part in (pictures, grounds))
+    shade = ((pictures * grounds).sum(1) / grounds.square().sum(1)).clamp(*_SHADES)
+    return (pictures - shade[:, None] * grounds).norm(dim=1) > _APART
+
+
+class Candidates:
     """Drawings (N, 3, h, h), each with its name."""
 
     def __init__(self, names: Sequence, drawings: Tensor):
@@ -122,7 +160,7 @@ class _Candidates:
         return self.names[int((self.energy - 2 * self.drawings @ small).argmin())]
 
 
-def _candidates_of_kind(task: Task) -> _Candidates:
+def candidates_of_kind(task: Task) -> Candidates:
     """The target under every value of the edited attribute."""
     values = _VALUES[task.kind]
     scenes = [replace(task.target, **{task.kind: value}) for value in values]
@@ -134,4 +172,4 @@ def _candidates_of_kind(task: Task) -> _Candidates:
             for turn, scale, right, down in places
         ]
         values = [value for value in values for _ in places]
-    return _Candidates(values, render(scenes, _COARSE))
+    return Candidates(values, render(scenes, _COARSE))
