@@ -201,8 +201,10 @@ def test_the_goals_are_reckoned_from_the_rows():
     assert lines[1].startswith("- against plain edits there, in points: +40 +- ")
     assert lines[1].endswith("(better); the goal is +20: reached")
     assert lines[2].startswith("- against native there, in points: +40")
-    assert lines[3] == "- against DDIM there, in points: no setting of DDIM keeps as much"
+    assert lines[3] == "- against DDIM there: none of its settings keeps as much"
     assert lines[4] == "- at 26 dB kept 90 %; the goal is 90 %: reached"
+    (_, line, _) = worth.goal_lines(rows, plain[:1], ways, {})
+    assert line == "- against plain edits there: none of their settings keeps as much"
     alone = {"edit-friendly": plain}
     lines = list(worth.goal_lines(rows, plain, alone, {}))
     assert lines == [

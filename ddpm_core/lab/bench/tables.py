@@ -86,10 +86,12 @@ def clear(mean: float, error: float) -> str:
 
 
 def gain(mean: float, error: float, digits: int, scale: float = 1) -> str:
-    """A difference with its error and what to think of it; a dash where there is none."""
+    """A difference with its error and what to think of it; a dash where there is none, and no error
+    of a single one."""
     if math.isnan(mean):
         return "-"
-    return f"{scale * mean:+.{digits}f} +- {scale * error:.{digits}f} ({clear(mean, error)})"
+    text = f"{scale * mean:+.{digits}f}"
+    return text if math.isnan(error) else f"{text} +- {scale * error:.{digits}f} ({clear(mean, error)})"
 
 
 def kinds_table(chosen: Sequence[Point]) -> str:

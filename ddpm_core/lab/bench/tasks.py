@@ -51,8 +51,9 @@ class Task:
         while len(pairs) < _SENTENCES:
             scene = random_scene(generator)
             pair = [replace(scene, **{self.kind: value}) for value in values]
-            if all(scene.color != scene.background for scene in pair):
-                pairs.append([caption(scene) for scene in pair])
+            captions = [caption(scene) for scene in pair]
+            if all(scene.color != scene.background for scene in pair) and captions not in pairs:
+                pairs.append(captions)
         sources, targets = zip(*pairs)
         return list(sources), list(targets)
 

@@ -66,14 +66,17 @@ def goal_lines(
         return
     mean, error = matched(rows, ours, plain, KEPT)
     yield f"- the most success at {KEPT:g} dB kept, {100 * success:.0f} %, has {name}"
-    if ours is not plain:
-        gained = "a plain edit never keeps as much" if math.isnan(mean) else gain(mean, error, 0, 100)
-        goal = _reached(math.isnan(mean) or mean >= GAIN)
-        yield f"- against plain edits there, in points: {gained}; the goal is {100 * GAIN:+.0f}: {goal}"
+    if ours is not plain and math.isnan(mean):
+        yield "- against plain edits there: none of their settings keeps as much"
+    elif ours is not plain:
+        goal = f"the goal is {100 * GAIN:+.0f}: {_reached(mean >= GAIN)}"
+        yield f"- against plain edits there, in points: {gain(mean, error, 0, 100)}; {goal}"
     for rival, points in rivals.items():
         mean, error = matched(rows, ours, points, KEPT)
-        lost = f"no setting of {rival} keeps as much"
-        yield f"- against {rival} there, in points: {lost if math.isnan(mean) else gain(mean, error, 0, 100)}"
+        if math.isnan(mean):
+            yield f"- against {rival} there: none of its settings keeps as much"
+        else:
+            yield f"- against {rival} there, in points: {gain(mean, error, 0, 100)}"
     success = success_at(ours, AT)
     said = "-" if math.isnan(success) else f"{100 * success:.0f} %"
     yield f"- at {AT:g} dB kept {said}; the goal is {100 * CEILING:.0f} %: {_reached(success >= CEILING)}"
