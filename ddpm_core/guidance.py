@@ -18,7 +18,7 @@ def classifier_free(negative: Tensor, positive: Tensor, scale: float) -> Tensor:
     return negative + scale * (positive - negative)
 
 
-def from_source(base: Tensor, source: Tensor, target: Tensor, scale: float) -> Tensor:
+def from_source(base: Tensor, source: Tensor, target: Tensor, scale: float | Tensor) -> Tensor:
     """base + w (t - s), where base = u + w0 (s - u) is what the inversion was guided by.
 
     Where the target is the source the base is left, and the picture comes back exactly. With maps
@@ -59,6 +59,6 @@ def several(base: Tensor, reference: Tensor, terms: Sequence[Term]) -> Tensor:
     inversion was guided by: without edits another picture.
     """
     for term in terms:
-        change = term.scale * (term.prediction - reference)
-        base = base + (change if term.mask is None else term.mask * change)
+        scale = term.scale if term.mask is None else term.scale * term.mask
+        base = from_source(base, reference, term.prediction, scale)
     return base

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..ddpm_core import NoiseMaps, replay
 from ..ddpm_core.edits.faithful import faithful
 from ..ddpm_core.plan import DEMO, PAPER
-from .host.guidance import source_guider
+from .host.guidance import Edit
 from .host.guided import GuidedRun, Running, make_guider, sample
 from .host.masks import MASK_REMEDY, both_masks, mask_problem, noise_mask
 from .host.wires import (
@@ -30,6 +30,7 @@ from .host.wires import (
     naming,
     say,
 )
+from .several import SOCKETS, EditTermsType, guider_along
 
 SKIP = Socket("skip", "-1 is the skip of the inversion; to skip less, invert again with a lower one.")
 ALIASES = ["text-guided editing", "prompt editing", "real image editing", "change prompt", "img2img", "resample"]
@@ -40,7 +41,8 @@ class NoiseMapEdit(io.ComfyNode):
     """Sampling along noise maps (arXiv 2304.06140, An Edit Friendly DDPM Noise Space, section 4:
     text-guided editing). With a source prompt the guidance is h-Edit's (arXiv 2503.02187, h-Edit:
     Effective and Flexible Diffusion-Based Editing via Doob's h-Transform), with the pull
-    FlowAlign's (arXiv 2505.23145, FlowAlign)."""
+    FlowAlign's (arXiv 2505.23145, FlowAlign), and several edits are LEDITS++'s (arXiv
+    2311.16711)."""
 
     @classmethod
     def define_schema(cls):
@@ -93,17 +95,33 @@ class NoiseMapEdit(io.ComfyNode):
                     "FlowAlign; more keeps more of the picture.",
                     **known(io.Float.Input, advanced=True),
                 ),
+                EditTermsType.Input(
+                    "edits",
+                    optional=True,
+                    tooltip="Several edits at once, from Add Edit. positive is then the prompt of the inversion, and "
+                    "cfg unused; with source connected, positive at cfg is one more edit.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The edited picture, for VAE Decode.")],
         )
 
     @classmethod
     def execute(
-        cls, model, positive, negative, noise_maps, cfg, skip, mask=None, source=None, faithfulness=0.0, **kwargs
+        cls,
+        model,
+        positive,
+        negative,
+        noise_maps,
+        cfg,
+        skip,
+        mask=None,
+        source=None,
+        faithfulness=0.0,
+        edits=None,
+        **kwargs,
     ) -> io.NodeOutput:
         check_fits("NoiseMapEdit", noise_maps, model)
-        sockets = {"skip": SKIP, "mask": Socket("mask", MASK_REMEDY), "denoise": Socket("model", NOT_FINITE)}
-        sockets["strength"] = Socket("faithfulness")
+        sockets = {**SOCKETS, "skip": SKIP, "mask": Socket("mask", MASK_REMEDY), "strength": Socket("faithfulness")}
         with naming("NoiseMapEdit", "model", **sockets):
             maps = _skipped(noise_maps, skip)
             if mask is not None:
@@ -114,19 +132,18 @@ class NoiseMapEdit(io.ComfyNode):
                 maps = dataclasses.replace(maps, mask=mask)
             if faithfulness:
                 maps = faithful(maps, faithfulness)
-            samples = sample_along(maps, _guider(model, positive, negative, cfg, source, maps.guidance))
+            guider = edit_guider("NoiseMapEdit", maps, model, positive, negative, cfg, source, edits)
+            samples = sample_along(maps, guider)
         mask = {} if maps.mask is None else {"noise_mask": maps.mask}
         return io.NodeOutput({"samples": samples, **mask})
 
 
-def _guider(model, positive, negative, cfg: float, source, source_cfg: float | None):
-    if source is None:
+def edit_guider(node: str, maps: NoiseMaps, model, positive, negative, cfg: float, source=None, edits=None):
+    """Away from the negative prompt, or from the source to the target, or to several edits."""
+    if source is None and edits is None:
         return make_guider(model, positive, negative, cfg)
-    if source_cfg is None:
-        problem = "the noise maps do not know the cfg of their inversion, from which the guidance starts."
-        remedy = "Invert again with Edit-Friendly Invert (or a CFGGuider), or disconnect the source."
-        raise NodeError("NoiseMapEdit", "source", problem, remedy)
-    return source_guider(model, source, positive, negative, cfg, source_cfg)
+    first = [] if source is None else [Edit(positive, cfg)]
+    return guider_along(node, maps, model, positive if source is None else source, negative, first, edits)
 
 
 class NoiseMapSampler(io.ComfyNode):
@@ -196,7 +213,9 @@ def sample_along(maps: NoiseMaps, guider, callback: Callable | None = None) -> T
 
 
 def _walk(maps: NoiseMaps, running: Running, mask: Tensor | None = None) -> Tensor:
-    """``mask``: default the maps' own, which is the one that the guider has for the model."""
+    """``mask``: default the maps' own, which is the one that the guider has for the model. Outside of
+    the regions of all its edits nothing changes either."""
+    mask = both_masks(maps.mask if mask is None else mask, getattr(running.guider, "region", None))
     return replay(running.denoise, maps, mask=mask, device=running.latent.device, callback=running.report)
 
 

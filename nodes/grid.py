@@ -7,10 +7,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..ddpm_core.edits.faithful import faithful
 from ..ddpm_core.measure.pictures import labelled_grid
 from ..ddpm_core.plan import DEMO, PAPER
-from .edit import sample_along
-from .host.guided import make_guider, progress
+from .edit import edit_guider, sample_along
+from .host.guided import progress
 from .host.wires import (
     NOISE_MAPS_TOOLTIP,
     NOT_FINITE,
@@ -72,12 +73,42 @@ class EditGrid(io.ComfyNode):
                     tooltip="Pixels a side of a panel of the sheet, 128 to 1024.",
                     **known(io.Int.Input, advanced=True),
                 ),
+                io.Conditioning.Input(
+                    "source",
+                    optional=True,
+                    tooltip="The prompt of the inversion, as for Noise Map Edit: connected, every cfg leads from it to "
+                    "the target. Useful cfgs: 2 to 7.5.",
+                ),
+                io.Float.Input(
+                    "faithfulness",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.005,
+                    optional=True,
+                    tooltip="A pull of every step towards the source, as for Noise Map Edit: 0 is none, 0.01 as in "
+                    "FlowAlign.",
+                    **known(io.Float.Input, advanced=True),
+                ),
             ],
             outputs=_outputs(),
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, noise_maps, vae, skips, cfgs, side, **kwargs) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        positive,
+        negative,
+        noise_maps,
+        vae,
+        skips,
+        cfgs,
+        side,
+        source=None,
+        faithfulness=0.0,
+        **kwargs,
+    ) -> io.NodeOutput:
         check_fits("EditGrid", noise_maps, model)
         rows = _numbers("skips", skips, int, noise_maps.skipped, noise_maps.total_steps - 1)
         columns = _numbers("cfgs", cfgs, float, 0, 100)
@@ -85,9 +116,12 @@ class EditGrid(io.ComfyNode):
         report, done = progress(model, sum(noise_maps.total_steps - skip for skip, _ in cells)), 0
         edits = []
         for skip, cfg in cells:
-            guider = make_guider(model, positive, negative, cfg)
-            with naming("EditGrid", "model", denoise=Socket("model", NOT_FINITE)):
-                edits.append(_decode(vae, sample_along(noise_maps.skip(skip), guider, _from(report, done))))
+            with naming("EditGrid", "model", denoise=Socket("model", NOT_FINITE), strength=Socket("faithfulness")):
+                maps = noise_maps.skip(skip)
+                if faithfulness:
+                    maps = faithful(maps, faithfulness)
+                guider = edit_guider("EditGrid", maps, model, positive, negative, cfg, source)
+                edits.append(_decode(vae, sample_along(maps, guider, _from(report, done))))
             done += noise_maps.total_steps - skip
         edits = torch.stack(edits, dim=1)  # (N, cells, H, W, 3)
         labels = [f"skip {skip}, cfg {cfg:g}" for skip, cfg in cells]

@@ -4,8 +4,6 @@ of arXiv 2304.06140)."""
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import torch
 from comfy_api.latest import io
@@ -14,10 +12,10 @@ from torch.nn.functional import interpolate
 
 from ..ddpm_core import NoiseMaps
 from ..ddpm_core.measure.pictures import kept_in_grey, labelled_grid
-from ..ddpm_core.regions import HARDLY, contrast, difference, mask_of
-from .host.batching import timesteps_a_call
-from .host.guided import Running, make_guider, run
+from ..ddpm_core.regions import HARDLY, contrast, mask_of
+from .host.guided import make_guider
 from .host.masks import MASK_REMEDY, both_masks, noise_mask
+from .host.path import difference_on
 from .host.wires import (
     ALL_STEPS,
     NOISE_MAPS_TOOLTIP,
@@ -29,6 +27,7 @@ from .host.wires import (
     known,
     maps_latent,
     naming,
+    say,
     window_inputs,
     window_sockets,
 )
@@ -96,7 +95,8 @@ class MaskFromPrompts(io.ComfyNode):
         sockets = {name: Socket(name) for name in ("threshold", "softness", "grow")}
         sockets |= {"denoise": Socket("model", NOT_FINITE), "mask": Socket("mask", MASK_REMEDY)}
         with naming(NODE, "noise_maps", **sockets, **window_sockets(ALL_STEPS)):
-            amount = _difference(model, positive, negative, noise_maps, cfg, start=start, end=end)
+            guider = make_guider(model, positive, negative, _known_cfg(noise_maps) if cfg < 0 else cfg)
+            amount = difference_on(noise_maps, guider, start=start, end=end)
             region = mask_of(amount, threshold=threshold, softness=softness, grow=grow)
             if mask is not None:
                 region = both_masks(region, noise_mask(mask, noise_maps.latents.shape[1:]))
@@ -107,7 +107,7 @@ class MaskFromPrompts(io.ComfyNode):
         labels = [_words(*values) for values in zip(region.mean((1, 2)).tolist(), differs.tolist())]
         report = "\n".join(label.replace("\n", "; ") for label in labels)
         if (differs < HARDLY).any():
-            logging.warning("%s: %s. Name in both prompts what shall change.", NODE, report)
+            say(NODE, f"{report}. Name in both prompts what shall change.")
         return io.NodeOutput(region, _sheets(pictures, region, labels), report)
 
 
@@ -157,20 +157,11 @@ def _outputs() -> list:
     ]
 
 
-def _difference(model, positive, negative, maps: NoiseMaps, cfg: float, *, start: float, end: float) -> Tensor:
-    """``regions.difference`` under a guider's run: (B, 1, *S)."""
-    if cfg < 0:
-        cfg = maps.guidance
-    if cfg is None:
+def _known_cfg(maps: NoiseMaps) -> float:
+    if maps.guidance is None:
         problem = "the noise maps do not know the cfg of their inversion, at which the prompts are compared."
         raise NodeError(NODE, "cfg", problem, "Give it here.")
-    guider = make_guider(model, positive, negative, cfg)
-
-    def work(running: Running) -> Tensor:
-        settings = {"chunk": timesteps_a_call(guider, running.latent, 0), "callback": running.report}
-        return difference(running.denoise, maps, start=start, end=end, device=running.latent.device, **settings)
-
-    return run(guider, maps_latent(maps, model), maps.sigmas, work, maps.seed, maps.mask)
+    return maps.guidance
 
 
 def _of_size(region: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -17,6 +17,7 @@ from ..measure.pictures import labelled_grid, save_picture
 from ..models.stable_diffusion import Pipeline
 from ..plan import DEMO, Plan
 from ..replay import replay
+from .editing import Mode, edited_latent
 from .options import prepare_out, stage
 
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     scene = scenes.scene_with(args.layout, shape="star", fill="striped", color="red", background="blue")
     picture, mask, prompt = scenes.render([scene]), scenes.coverage([scene]), scenes.caption(scene)
     x0, sigmas = model.encode(picture), model.sigmas(args.steps)
-    with tqdm(total=5 * (args.steps - skip) + 2 * (args.steps - middle) + 2 * args.steps, unit="step") as bar:
+    with tqdm(total=8 * (args.steps - skip) + 2 * (args.steps - middle) + 2 * args.steps, unit="step") as bar:
 
         def invert_with(words: str, guidance: float, first: int):
             denoise = model.denoiser(words, guidance=guidance)
@@ -53,9 +54,11 @@ def run(args: argparse.Namespace) -> None:
             ("source", picture[0]),
             ("reconstruction, exact\nbut for the autoencoder", replay_with(prompt, DEMO.guidance_source, maps)),
         ]
+        mode = Mode(DEMO.guidance_target, DEMO.guidance_source, mask="auto")
         for old, new in (("red", "green"), ("star", "heart"), ("blue", "yellow")):
             words = prompt.replace(old, new)
-            panels.append((words.replace(" on ", "\non "), replay_with(words, DEMO.guidance_target, maps)))
+            edited = edited_latent(mode, model, maps, prompt, words, callback=stage(bar, "editing"))
+            panels.append((words.replace(" on ", "\non "), model.decode(edited)[0]))
         shifted = shift(invert_with(prompt, 1.0, 0), -4, 0)
         panels.append(("shifted by 4 cells\nto the left", replay_with(prompt, 1.0, shifted)))
         last = picture.movedim(1, -1), mask.movedim(1, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from ..demo.words import warning
 from ..inversions.choice import invert_by
 from ..measure.pictures import load_picture, save_picture, to_image
-from .editing import Mode, add_edit_options, edited_latent, passes_of
+from .editing import Mode, add_edit_options, edited_latent, latent_of_edits, passes_of
 from .options import (
     add_inversion_options,
     add_model_options,
@@ -33,8 +34,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--target",
         action="append",
-        required=True,
+        default=[],
         help="a prompt that says what it shall show; give it several times to edit several ways from one inversion",
+    )
+    add(
+        "--edit",
+        action="append",
+        default=[],
+        type=one_edit,
+        metavar="PROMPT@STRENGTH",
+        help="instead of --target: one of several edits that are made at once, the source prompt with one change, for "
+        "instance 'a red car on a road@5'; a strength below 0 takes away what the prompt adds. Guidance is from the "
+        "source, and with --mask each has a mask of its own",
     )
     add(
         "--out",
@@ -66,22 +77,47 @@ def run(args: argparse.Namespace) -> None:
         what = "is a folder" if args.image.is_dir() else "does not exist"
         raise ValueError(f"--image must be a picture file; {args.image} {what}.")
     fill_in(args)
-    for option, prompts in (("--source", [args.source]), ("--target", args.target)):
+    edits = [prompt for prompt, _ in args.edit]
+    for option, prompts in (("--source", [args.source]), ("--target", args.target), ("--edit", edits)):
         for prompt in prompts:
             check_prompt(option, prompt)
     mode = Mode.of(args)
+    _check_together(args, mode)
     if args.model is None:
-        _warn(args.source, *args.target)
+        _warn(args.source, *args.target, *edits)
     model = load_model(args)
     x0 = model.encode(load_picture(args.image, side_of(args, model), model.cell)).to(args.device)
     source = model.denoiser(args.source, guidance=args.cfg_source, negative=args.negative)
     plan = plan_of(args, model)
-    with tqdm(total=(args.steps - args.skip) * (1 + passes_of(mode) * len(args.target)), unit="step") as bar:
+    masks = len(args.edit) * (passes_of(mode) - 1)
+    passes = 1 + masks if args.edit else passes_of(mode) * len(args.target)
+    with tqdm(total=(args.steps - args.skip) * (1 + passes), unit="step") as bar:
         settings = {"chunk": args.chunk, "cap": args.cap, "callback": stage(bar, "inverting")}
         maps = invert_by(args.inversion, source, x0, plan, **settings)
-        for prompt, out in zip(args.target, outs):
-            options = {"chunk": args.chunk, "device": args.device, "callback": stage(bar, "editing")}
-            edited = edited_latent(mode, model, maps, args.source, prompt, **options)
+        options = {"chunk": args.chunk, "device": args.device, "callback": stage(bar, "editing")}
+        for i, out in enumerate(outs):
+            if args.edit:
+                edited = latent_of_edits(mode, model, maps, args.source, args.edit, **options)
+            else:
+                edited = edited_latent(mode, model, maps, args.source, args.target[i], **options)
             save_picture(to_image(model.decode(edited)[0]), out)
     for out in outs:
         print(out)
+
+
+def one_edit(text: str) -> tuple[str, float]:
+    """ "PROMPT@STRENGTH" as (prompt, strength)."""
+    prompt, _, strength = text.rpartition("@")
+    try:
+        if prompt and math.isfinite(float(strength)):
+            return prompt, float(strength)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be a prompt, @ and a number, like 'a red car@5'; got {text!r}")
+
+
+def _check_together(args: argparse.Namespace, mode: Mode) -> None:
+    if bool(args.target) == bool(args.edit):
+        raise ValueError("Either --target or --edit must be given, once or several times.")
+    if args.edit and (mode.attention != "none" or mode.direction is not None):
+        raise ValueError("--edit goes without --attention and --direction.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,6 +185,33 @@ def edited_latent(
     if mode.faithfulness:
         maps = faithful(maps, mode.faithfulness)
     return replay(denoiser_of(mode, model, maps, source, target), maps, device=device, callback=callback)
+
+
+def latent_of_edits(
+    mode: Mode,
+    model: Pipeline,
+    maps: NoiseMaps,
+    source: str,
+    edits: Sequence[tuple[str, float]],
+    *,
+    chunk: int = 8,
+    device: torch.device | str = "cpu",
+    callback: Callback | None = None,
+) -> Tensor:
+    """The same of several edits at once, (prompt, strength), each guided from the source and with a
+    mask of its own; outside of all masks the source is kept."""
+    from ..models.stable_diffusion import Edit
+
+    wanted = [Edit(*edit) for edit in edits]
+    if mode.mask != "none":
+        options = {"chunk": chunk, "device": device, "callback": callback}
+        masks = [mask_for(mode, model, maps, source, edit.prompt, **options) for edit in wanted]
+        wanted = [edit._replace(mask=mask) for edit, mask in zip(wanted, masks)]
+        maps = masked(maps, torch.stack(masks).amax(0))
+    if mode.faithfulness:
+        maps = faithful(maps, mode.faithfulness)
+    denoise = model.denoiser_of_edits(source, wanted, source_guidance=mode.cfg_source, negative=mode.negative)
+    return replay(denoise, maps, device=device, callback=callback)
 
 
 def mask_for(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,11 +14,19 @@ from ..attention.pix2pix_zero import direction
 from ..attention.words import Tokens
 from ..checks import BadArgument, check_finite
 from ..denoise import Denoise
-from ..guidance import classifier_free, from_source
+from ..guidance import Term, classifier_free, several
 
 Words = tuple[Tensor, Tensor | None]  # what a text encoder makes of a prompt: (hidden, pooled)
 Prompt = str | list[str] | Words  # one for all, one for each item of the batch, or either as ``embed`` gives it
 Predict = Callable[[Tensor, Tensor], list[Tensor]]  # (x, sigma) -> x0_hat under each of several prompts
+
+
+class Edit(NamedTuple):
+    """One edit of several: what it wants, how strongly (below 0: less of it), and where."""
+
+    prompt: Prompt
+    scale: float
+    mask: Tensor | None = None  # (1 or B, 1, h, w) in [0, 1]
 
 
 def leading_timesteps(steps: int, known: int, offset: int) -> Tensor:
@@ -165,16 +174,34 @@ class Pipeline:
         size: tuple[int, int] | None = None,
     ) -> Denoise:
         """``denoise(x, sigma) -> x0_hat`` with guidance from the source prompt to the target prompt
-        (``guidance.from_source``), for maps inverted with ``source_guidance``.
+        (``guidance.from_source``), for maps inverted with ``source_guidance``; one edit of
+        ``denoiser_of_edits``."""
+        options = {"source_guidance": source_guidance, "negative": negative, "size": size}
+        return self.denoiser_of_edits(source, [Edit(target, guidance)], **options)
 
-        All prompts run as one batch: two rows a latent where ``source_guidance`` is 1, else three.
+    def denoiser_of_edits(
+        self,
+        source: Prompt,
+        edits: Sequence[Edit],
+        *,
+        source_guidance: float,
+        negative: str = "",
+        size: tuple[int, int] | None = None,
+    ) -> Denoise:
+        """``denoise(x, sigma) -> x0_hat`` with guidance from the source prompt to several edits at
+        once (``guidance.several``), for maps inverted with ``source_guidance``.
+
+        All prompts run as one batch: a row a latent for the source and each edit, and one more
+        where ``source_guidance`` is not 1.
         """
-        prompts = [source, target] if source_guidance == 1 else [source, target, negative]
-        predict = self.predictor(prompts, size=size)
+        prompts = [source, *(edit.prompt for edit in edits)]
+        predict = self.predictor(prompts if source_guidance == 1 else [*prompts, negative], size=size)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            s, t, *u = predict(x, sigma)
-            return from_source(classifier_free(*u, s, source_guidance) if u else s, s, t, guidance)
+            s, *rest = predict(x, sigma)
+            base = s if source_guidance == 1 else classifier_free(rest[-1], s, source_guidance)
+            masks = [None if edit.mask is None else edit.mask.to(x) for edit in edits]
+            return several(base, s, [Term(t, edit.scale, mask) for t, edit, mask in zip(rest, edits, masks)])
 
         return denoise
 

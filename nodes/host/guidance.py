@@ -1,40 +1,61 @@
-"""Guidance from the source prompt to the target prompt, as a guider of ComfyUI."""
+"""Guidance from the source prompt to one target prompt, or to several, as a guider of ComfyUI."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
 
 import comfy.samplers
+import torch
 from torch import Tensor
 
-from ...ddpm_core.guidance import from_source
+from ...ddpm_core.guidance import Term, several
 from .batching import is_stock_guider
+
+ROUNDING = 1e-4  # of a noise level
+
+
+class Edit(NamedTuple):
+    """One edit of those that a guider brings in at once."""
+
+    prompt: list  # CONDITIONING
+    scale: float  # below 0: less of what the prompt adds to the source's
+    mask: Tensor | None = None  # (1 or B, 1, *S): where
+    sigmas: tuple[float, float] = (0.0, math.inf)  # the lowest and the highest noise level of its steps
 
 
 class SourceGuider(comfy.samplers.CFGGuider):
-    """base + w (t - s) (``ddpm_core.guidance.from_source``): the base is what a CFGGuider with the
-    source prompt and ``source_cfg`` gives, with all that patches do to it, so that the picture
-    comes back where the target is the source.
+    """base + sum_i w_i M_i (t_i - s) (``ddpm_core.guidance.several``): the base is what a CFGGuider
+    with the source prompt and ``source_cfg`` gives, with all that patches do to it, so that the
+    picture comes back where the targets are the source, or their strengths 0.
 
-    Two rows a latent where ``source_cfg`` is 1, else three.
+    A row a latent for the source and for each edit that is at work, and one for the negative prompt
+    where ``source_cfg`` is not 1. ``region`` is where any of the edits works, None for everywhere.
     """
 
-    def set_prompts(self, source, target, negative) -> None:
-        self.inner_set_conds({"positive": target, "negative": negative, "source": source})
-
-    def set_guidance(self, cfg: float, source_cfg: float) -> None:
-        self.cfg, self.source_cfg = cfg, source_cfg
+    def set_edits(self, source, negative, source_cfg: float, edits: Sequence[Edit]) -> None:
+        self.names = ["positive", *(f"edit {i}" for i in range(2, len(edits) + 1))]
+        prompts = dict(zip(self.names, (edit.prompt for edit in edits)))
+        self.inner_set_conds({**prompts, "negative": negative, "source": source})
+        self.source_cfg, self.edits = source_cfg, list(edits)
+        masks = [edit.mask for edit in edits]
+        everywhere = not masks or any(mask is None for mask in masks)
+        self.region = None if everywhere else reduce(torch.maximum, masks)
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options=None, seed=None) -> Tensor:
-        options = model_options or {}
-        target, source, negative = (self.conds[name] for name in ("positive", "source", "negative"))
+        options, level = model_options or {}, timestep.max().item()
+        source, negative = self.conds["source"], self.conds["negative"]
         if math.isclose(self.source_cfg, 1.0) and not options.get("disable_cfg1_optimization", False):
             negative = None  # as ComfyUI leaves it out
+        at_work = [(self.conds[name], edit) for name, edit in zip(self.names, self.edits) if _works(edit, level)]
+        prompts = [prompt for prompt, _ in at_work]
         if _reads_branches(options):
             s, u = self._ask([source, negative], x, timestep, options)
-            (t,) = self._ask([target], x, timestep, options)
+            predictions = [self._ask([prompt], x, timestep, options)[0] for prompt in prompts]
         else:
-            s, u, t = self._ask([source, negative, target], x, timestep, options)
+            s, u, *predictions = self._ask([source, negative, *prompts], x, timestep, options)
         base = [s, u]
         settings = {"model": self.inner_model, "model_options": options, "cond_scale": self.source_cfg}
         for function in options.get("sampler_pre_cfg_function", []):
@@ -42,7 +63,9 @@ class SourceGuider(comfy.samplers.CFGGuider):
             base = function({"conds": [source, negative], "conds_out": base, **where, **settings})
         names = {"model_options": options, "cond": source, "uncond": negative}
         base = comfy.samplers.cfg_function(self.inner_model, *base[:2], self.source_cfg, x, timestep, **names)
-        return from_source(base, s, t, self.cfg)
+        masks = [None if edit.mask is None else edit.mask.to(x) for _, edit in at_work]
+        terms = [Term(t, edit.scale, mask) for t, (_, edit), mask in zip(predictions, at_work, masks)]
+        return several(base, s, terms)
 
     def _ask(self, prompts: list, x: Tensor, timestep: Tensor, options: dict) -> list[Tensor]:
         if "sampler_calc_cond_batch_function" in options:
@@ -65,8 +88,13 @@ def guidance_of(guider) -> float | None:
     return guider.cfg if is_stock_guider(guider) and prompts <= {"positive", "negative"} else None
 
 
-def source_guider(model, source, target, negative, cfg: float, source_cfg: float) -> SourceGuider:
+def source_guider(model, source, negative, source_cfg: float, edits: Sequence[Edit]) -> SourceGuider:
     guider = SourceGuider(model)
-    guider.set_prompts(source, target, negative)
-    guider.set_guidance(cfg, source_cfg)
+    guider.set_edits(source, negative, source_cfg, edits)
     return guider
+
+
+def _works(edit: Edit, level: float) -> bool:
+    """Whether an edit is at work at a noise level, which a model's run has rounded to float32."""
+    low, high = edit.sigmas
+    return edit.scale != 0 and low * (1 - ROUNDING) <= level <= high * (1 + ROUNDING)

@@ -290,6 +290,18 @@ def test_a_grid_is_a_sheet_and_its_pictures(server):
     assert pictures(history, "edits").shape == (6, 192, 192, 3)
 
 
+def test_a_panel_with_a_source_and_faithfulness_is_the_edit_with_them(server):
+    own = {"source": ["source", 0], "faithfulness": 0.05}
+    for name, prompt in (("target", {"text": TARGET}), ("back", {})):
+        nodes = graph(**edit_grid(skips="9", cfgs="3", **own), target=prompt, edit={"skip": 9, "cfg": 3.0, **own})
+        history = server.queue(nodes)
+        assert np.abs(pictures(history, "edits") - pictures(history, "out")).max() <= 1, name
+        assert (difference(history) <= 1) == (name == "back")
+    assert "'faithfulness'" in refusal(
+        server, high=node("PrimitiveFloat", value=-0.5), **edit_grid(**{**own, "faithfulness": ["high", 0]})
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

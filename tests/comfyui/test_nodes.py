@@ -353,6 +353,7 @@ def changed(kind, **inputs):
 WINDOW = {"start": 100.0, "end": 0.0}
 GRID = {"model": ["model", 0], "positive": ["source", 0], "negative": ["empty", 0], "vae": ["model", 2]}
 GRID |= {"noise_maps": ["foreign", 0], "skips": "4", "cfgs": "3", "side": 128}
+GUIDER = {key: GRID[key] for key in ("model", "negative", "noise_maps")} | {"source": ["source", 0], "cfg": 5.0}
 MASK = {key: value for key, value in GRID.items() if key not in ("skips", "cfgs", "side")}
 MASK |= {"threshold": 0.4, "softness": 0.4, "grow": 0, "start": 100.0, "end": 0.0, "cfg": -1.0}
 SAVE = {"noise_maps": ["foreign", 0], "filename_prefix": "noise_maps/foreign", "precision": "full"}
@@ -364,6 +365,11 @@ FOREIGN = [
         "MaskFromPrompts",
         "noise_maps",
         {"mask": node("MaskFromPrompts", **MASK), "told": node("PreviewAny", source=["mask", 2])},
+    ),
+    (
+        "EditGuider",
+        "noise_maps",
+        {"guider": node("EditGuider", **GUIDER), "told": node("PreviewAny", source=["guider", 0])},
     ),
     ("EditGrid", "noise_maps", {"decoded": node("EditGrid", **GRID)}),
     ("ShiftNoise", "noise_maps", changed("ShiftNoise", x=1, y=0, fill="noise", seed=0)),

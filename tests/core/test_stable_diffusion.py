@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from ddpm_core import Plan, invert, replay
 from ddpm_core.checks import BadArgument
 from ddpm_core.demo.model import CONTEXT, SCHEDULER, TEXT, build_pipeline, write_tokenizer
-from ddpm_core.models.stable_diffusion import Pipeline, leading_timesteps
+from ddpm_core.models.stable_diffusion import Edit, Pipeline, leading_timesteps
 
 
 @pytest.fixture(scope="module")
@@ -457,6 +457,22 @@ def test_guidance_from_the_source_is_the_rule_on_single_prompts_in_one_batch(kin
     sizes = []
     hook = model.pipe.unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
     assert_close(ours(x, sigma), expected, rtol=1e-4, atol=1e-4)
+    hook.remove()
+    assert sizes == [rows * 2]
+
+
+@pytest.mark.parametrize(("w0", "rows"), [(1.0, 3), (3.5, 4)])
+def test_edits_at_once_are_one_row_each_and_act_in_their_masks(sd, w0, rows):
+    model, left = Pipeline(sd), torch.zeros(1, 1, *X0.shape[2:])
+    left[..., :4] = 1
+    u, s, t, o = (model.denoiser(words, guidance=1.0) for words in ("a ring", "a red star", "a green star", "a moon"))
+    edits = [Edit("a green star", 4.0, left), Edit("a moon", -2.0)]
+    ours = model.denoiser_of_edits("a red star", edits, source_guidance=w0, negative="a ring")
+    x, sigma = 3 * X0.double(), torch.full((2,), 2.5, dtype=torch.float64)
+    u, s, t, o = (ask(x, sigma) for ask in (u, s, t, o))
+    sizes = []
+    hook = model.pipe.unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    assert_close(ours(x, sigma), u + w0 * (s - u) + 4 * left * (t - s) - 2 * (o - s), rtol=1e-4, atol=1e-4)
     hook.remove()
     assert sizes == [rows * 2]
 

@@ -117,6 +117,23 @@ def test_several_targets_share_one_inversion_and_are_numbered(picture, tmp_path,
     assert (pixels(tmp_path / "e-1.png") != pixels(tmp_path / "e-2.png")).any()
 
 
+def test_several_edits_at_once_make_one_picture(picture, tmp_path, capsys):
+    out = tmp_path / "both.png"
+    edits = [
+        f"a striped {color} star on a {ground} background@4" for color, ground in (("green", "blue"), ("red", "pink"))
+    ]
+    assert run_edit(picture, out, *(word for edit in edits for word in ("--edit", edit)), "--mask", "auto") == 0
+    assert capsys.readouterr().out.split() == [str(out)]
+    assert np.abs(pixels(out) - pixels(picture)).mean() > 2
+
+
+@pytest.mark.parametrize("text", ["a moon", "a moon@", "a moon@much", "@3", "a moon@inf"])
+def test_an_edit_is_a_prompt_and_a_strength(picture, tmp_path, capsys, text):
+    with pytest.raises(SystemExit):
+        run_edit(picture, tmp_path / "out.png", "--edit", text)
+    assert f"must be a prompt, @ and a number, like 'a red car@5'; got {text!r}" in capsys.readouterr().err
+
+
 def test_a_picture_that_is_not_square_is_scaled_and_cut_to_whole_cells(picture, tmp_path):
     wide = tmp_path / "wide.jpg"
     Image.open(picture).resize((300, 170)).save(wide)
@@ -128,6 +145,9 @@ def test_a_picture_that_is_not_square_is_scaled_and_cut_to_whole_cells(picture, 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
+        ([], "Either --target or --edit must be given"),
+        (["--target", "x", "--edit", "y@3"], "Either --target or --edit must be given"),
+        (["--edit", "x@3", "--attention", "masactrl"], "--edit goes without --attention and --direction"),
         (["--target", "x", "--model", "/absent"], "/absent does not exist"),
         (["--target", "x", "--steps", "8", "--skip", "9"], r"--skip must lie in \[0, 7\] for 8 steps; got 9"),
         (["--target", "x", "--steps", "2000"], r"steps must lie in \[1, 1000\]; got 2000"),

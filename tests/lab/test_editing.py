@@ -15,9 +15,9 @@ from ddpm_core.demo.model import FOLDER
 from ddpm_core.edits.faithful import faithful
 from ddpm_core.lab import options
 from ddpm_core.lab.diffedit import diffedit_mask, threshold
-from ddpm_core.lab.editing import Mode, add_edit_options, edited_latent, mask_for, masked
+from ddpm_core.lab.editing import Mode, add_edit_options, edited_latent, latent_of_edits, mask_for, masked
 from ddpm_core.models.attention import controlled
-from ddpm_core.models.stable_diffusion import Pipeline
+from ddpm_core.models.stable_diffusion import Edit, Pipeline
 from ddpm_core.models.zero_shot import nearer
 from ddpm_core.noise import path_noise
 from ddpm_core.regions import difference, mask_of
@@ -121,6 +121,40 @@ def test_masks_and_faithfulness_compose(model, maps):
     edited = edited_latent(mode, model, masked(maps, half), SOURCE, TARGET)
     assert torch.equal(edited, replay(model.denoiser(TARGET, guidance=4.0), faithful(both, 0.1)))
     assert torch.equal(edited[..., :4], X0[..., :4])
+
+
+OTHER = "a striped red star on a yellow background"
+
+
+def test_edits_at_once_start_from_the_source(model, maps):
+    edits = [(TARGET, 4.0), (OTHER, -2.0)]
+    together, one, back, nothing = (
+        latent_of_edits(Mode(9.0), model, maps, SOURCE, wanted)
+        for wanted in (edits, edits[:1], [(SOURCE, 7.0), (SOURCE, -3.0)], [(TARGET, 0.0), (OTHER, 0.0)])
+    )
+    for same in (back, nothing):
+        assert_close(same, X0, rtol=0, atol=1e-4)
+    alone = model.denoiser_from_source(SOURCE, TARGET, guidance=4.0, source_guidance=1.0)
+    assert torch.equal(one, replay(alone, maps))
+    s, t, o = (model.denoiser(words, guidance=1.0) for words in (SOURCE, TARGET, OTHER))
+    expected = replay(lambda *at: s(*at) + 4 * (t(*at) - s(*at)) - 2 * (o(*at) - s(*at)), maps)
+    assert_close(together, expected, rtol=0, atol=1e-3)
+
+
+def test_edits_at_once_have_each_its_own_mask_and_change_nothing_outside(model, maps):
+    half = torch.zeros(1, 1, 8, 8)
+    half[..., 4:] = 1
+    mode = Mode(9.0, mask="auto", threshold=0.6, softness=0.0, faithfulness=0.1)
+    edits = [(TARGET, 4.0), (OTHER, 3.0)]
+    masks = [mask_for(mode, model, maps, SOURCE, target) for target, _ in edits]
+    wanted = [Edit(*edit, mask) for edit, mask in zip(edits, masks)]
+    denoise = model.denoiser_of_edits(SOURCE, wanted, source_guidance=1.0)
+    within = masked(masked(maps, half), torch.maximum(*masks))
+    edited = latent_of_edits(mode, model, masked(maps, half), SOURCE, edits)
+    assert torch.equal(edited, replay(denoise, faithful(within, 0.1)))
+    away = (within.mask == 0).expand_as(X0)
+    assert torch.equal(edited[away], X0[away])
+    assert (edited - X0)[~away].abs().max() > 1e-3
 
 
 def test_the_mask_sees_the_direction_and_the_guidance_of_the_inversion(model, maps):

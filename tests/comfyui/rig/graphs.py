@@ -15,6 +15,8 @@ IDS = [
     "EditFriendlyInvertAdvanced",
     "NoiseMapEdit",
     "NoiseMapSampler",
+    "AddEdit",
+    "EditGuider",
     "MaskFromPrompts",
     "EditGrid",
     "ShiftNoise",

@@ -26,7 +26,7 @@ from ddpm_core.measure.metrics import psnr
 from ddpm_core.measure.pictures import kept_in_grey, labelled_grid, to_image
 from ddpm_core.measure.plots import figure_picture, statistics_figure
 from ddpm_core.measure.stats import statistics
-from ddpm_core.models.stable_diffusion import Pipeline
+from ddpm_core.models.stable_diffusion import Edit, Pipeline
 from ddpm_core.regions import difference, mask_of
 
 DOCS = Path(__file__).resolve().parents[3] / "web" / "docs"
@@ -114,6 +114,31 @@ def sampler_page():
             panel('"heart"', maps_of(RING), words(RING, shape="heart")),
         ]
     ]
+
+
+def several_page():
+    maps, pipe = maps_of(STAR), pipeline()
+    labels = {"color": '"green star"', "background": '"yellow\nbackground"'}
+    edits = {}
+    for name, value in (("color", "green"), ("background", "yellow")):
+        prompt = words(STAR, **{name: value})
+        mask = mask_of(difference(pipe.denoiser(prompt, guidance=1), maps))
+        edits[name] = Edit(prompt, 5.0, mask)
+    panels = []
+    for label, chosen in ((labels["color"], ["color"]), (labels["background"], ["background"]), ("both", list(edits))):
+        masks = torch.cat([edits[name].mask for name in chosen]).amax(0, keepdim=True)
+        denoise = pipe.denoiser_of_edits(words(STAR), [edits[name] for name in chosen], source_guidance=1)
+        panels.append((label, pipe.decode(replay(denoise, maps, mask=masks))[0]))
+    return [[source(STAR), *panels]]
+
+
+def guider_page():
+    maps, pipe = maps_of(RING), pipeline()
+    panels = []
+    for label, prompt in (('"red"', words(RING, color="red")), ('"heart"', words(RING, shape="heart"))):
+        denoise = pipe.denoiser_from_source(words(RING), prompt, guidance=4, source_guidance=1)
+        panels.append((label, pipe.decode(replay(denoise, maps))[0]))
+    return [[source(RING), *panels]]
 
 
 def mask_page():
@@ -289,6 +314,8 @@ PAGES = {
     "EditFriendlyInvertAdvanced": advanced_page,
     "NoiseMapEdit": edit_page,
     "NoiseMapSampler": sampler_page,
+    "AddEdit": several_page,
+    "EditGuider": guider_page,
     "MaskFromPrompts": mask_page,
     "EditGrid": grid_page,
     "ShiftNoise": shift_page,

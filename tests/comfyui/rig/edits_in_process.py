@@ -1,7 +1,7 @@
 """Run with ComfyUI's Python, in ComfyUI's folder: what the model is asked for by the nodes that
-read masks off noise maps, and their numbers.
+read masks off noise maps and make several edits at once, and their numbers.
 
-Usage: masks_in_process.py PACK OUT.safetensors. The file's tensors are numbers, its metadata texts.
+Usage: edits_in_process.py PACK OUT.safetensors. The file's tensors are numbers, its metadata texts.
 """
 
 import json
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 pack_folder, wanted = arguments
 SETTINGS = {"steps": 12, "skip": 4, "eta": 1.0, "solver": "first_order", "scheduler": "ddim_uniform", "seed": 0}
 MASK = {"threshold": 0.4, "softness": 0.4, "grow": 0, "start": 100.0, "end": 0.0, "cfg": -1.0}
+TERM = {"strength": 5.0, "auto_mask": True, "threshold": 0.4, "start": 100.0, "end": 0.0}
 
 
 @contextmanager
@@ -73,5 +74,51 @@ with torch.inference_mode():
     (held,) = nodes.invert.EditFriendlyInvert.execute(model, source, empty, masked, cfg=1.0, chunk=0, **SETTINGS).args
     mask_of("inverted with half", held, green)
     edit("edited", maps, green, 5.0, region)
+
+    def term(target, before=None, **changes):
+        return nodes.several.AddEdit.execute(target, edits=before, **{**TERM, **changes}).args[0]
+
+    def several(name, maps, edits, positive=source, **changes):
+        with counted(model) as calls:
+            (edited,) = nodes.edit.NoiseMapEdit.execute(
+                model, positive, empty, maps, **{"cfg": 4.0, "skip": -1, "edits": edits, **changes}
+            ).args
+        numbers[name], sizes[name] = edited["samples"], calls
+
+    def advanced(name, maps, **changes):
+        (guider,) = nodes.several.EditGuider.execute(model, source, empty, maps, **{"cfg": 4.0, **changes}).args
+        noise, sampler, sigmas = nodes.edit.NoiseMapSampler.execute(maps, skip=-1).args
+        with counted(model) as calls:
+            numbers[name] = guider.sample(
+                noise.generate_noise(latent), latent["samples"], sampler, sigmas, seed=noise.seed, disable_pbar=True
+            )
+        sizes[name] = calls
+
+    numbers["latent"] = latent["samples"]
+    drawn = {"shape": "star", "fill": "striped", "layout": 4}
+    for name, color, background in (("both", "green", "yellow"), ("one", "green", "blue"), ("other", "red", "yellow")):
+        (scene, *_) = nodes.demo.DrawDemoScene.execute(color=color, background=background, **drawn).args
+        numbers[f"true {name}"] = vae.encode(scene)
+    yellow = words("a striped red star on a yellow background")
+    for inverted_at in (1.0, 3.5):
+        (maps,) = nodes.invert.EditFriendlyInvert.execute(
+            model, source, empty, latent, cfg=inverted_at, chunk=0, **SETTINGS
+        ).args
+        free, at = {"auto_mask": False}, f"at {inverted_at}"
+        several(f"to itself {at}", maps, term(source, term(source, strength=-9.0)))
+        several(f"by nothing {at}", maps, term(yellow, term(green, strength=0.0), strength=0.0))
+        several(f"two {at}", maps, term(yellow, term(green)))
+        several(f"two without masks {at}", maps, term(yellow, term(green, **free), **free))
+        several(f"one {at}", maps, term(green, strength=4.0, **free))
+        several(f"the same as one {at}", maps, None, positive=green, source=source)
+        several(f"one more {at}", maps, term(yellow, **free), positive=green, source=source)
+        advanced(f"guider {at}", maps, positive=green)
+        advanced(f"guider of two {at}", maps, edits=term(yellow, term(green)))
+    several("nowhere", maps, term(green, mask=0 * halves))
+    several("left half", maps, term(green, mask=halves, **free))
+    several("everywhere", maps, term(green, mask=0 * halves + 1, **free))
+    several("no mask", maps, term(green, **free))
+    several("early", maps, term(green, term(yellow, start=50.0, **free), end=55.0, **free))
+    several("away", maps, term(green, strength=-5.0, **free))
     texts = {"sizes": json.dumps(sizes), "reports": json.dumps(reports)}
     save_file({key: value.clone().contiguous() for key, value in numbers.items()}, wanted, metadata=texts)
