@@ -297,7 +297,7 @@ def test_maps_that_do_not_know_their_guidance_are_refused_for_it(server):
     nodes |= edited("simple", noise_maps=["advanced maps", 0], source=["source", 0])
     with pytest.raises(PromptError) as caught:
         server.queue(nodes)
-    for words in ("NoiseMapEdit", "'noise_maps'", "do not know the cfg of their inversion", "Invert again"):
+    for words in ("Noise Map Edit", "'noise_maps'", "do not know the cfg of their inversion", "Invert again"):
         assert words in caught.value.message
 
 
