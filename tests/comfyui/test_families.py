@@ -22,7 +22,8 @@ FAMILIES = [
     "Cosmos-Predict2",
     "HunyuanVideo",
 ]
-every_family = pytest.mark.parametrize("family", FAMILIES)
+NEWER = ["Z-Image"]  # than the oldest ComfyUI
+every_family = pytest.mark.parametrize("family", FAMILIES + NEWER)
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +34,15 @@ def found(server, tmp_path_factory):
 
 
 def numbers(found, family):
+    if family in NEWER and family not in found["families"]:
+        pytest.skip(f"this ComfyUI does not know {family}")
     seen = found["families"][family]
     assert "error" not in seen, seen["error"]
     return seen
 
 
 def test_every_family_was_tried(found):
-    assert list(found["families"]) == FAMILIES
+    assert list(found["families"])[: len(FAMILIES)] == FAMILIES
 
 
 @every_family

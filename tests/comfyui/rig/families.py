@@ -124,6 +124,17 @@ QWEN = {
     "joint_attention_dim": WORDS,
     "axes_dims_rope": (8, 12, 12),
 }
+Z_IMAGE = {
+    **LUMINA,
+    "dim": 256,  # its time embedding's
+    "n_heads": 8,
+    "n_kv_heads": 8,
+    "z_image_modulation": True,
+    "time_scale": 1000.0,
+    "rope_theta": 256.0,
+    "ffn_dim_multiplier": 8 / 3,
+    "pad_tokens_multiple": 32,
+}
 WAN = {
     "image_model": "wan2.1",
     "model_type": "t2v",
@@ -183,6 +194,8 @@ FAMILIES = {
     "Cosmos-Predict2": (supported.CosmosT2IPredict2, COSMOS, {}, VIDEO, 3.5),
     "HunyuanVideo": (supported.HunyuanVideo, HUNYUAN, {}, VIDEO, 1.0),
 }
+if hasattr(supported, "ZImage"):
+    FAMILIES["Z-Image"] = (supported.ZImage, Z_IMAGE, {}, PICTURE, 3.5)
 
 
 def random_model(kind, unet_config, keys, seed=0):
@@ -217,7 +230,7 @@ class Family:
         self.model = random_model(kind, config, keys)
         channels = self.model.get_model_object("latent_format").latent_channels
         self.latent = torch.randn(2, channels, *cells, generator=torch.Generator().manual_seed(1))
-        more = {"attention_mask": torch.ones(1, 8, dtype=torch.long)} if name == "Lumina 2" else {}
+        more = {"attention_mask": torch.ones(1, 8, dtype=torch.long)} if name in ("Lumina 2", "Z-Image") else {}
         self.source, self.target, self.negative = (prompt(seed, **more) for seed in (11, 12, 13))
 
     def invert(self, samples, *, eta=1.0, chunk=0, seed=SETTINGS["seed"], mask=None, **more):
@@ -386,7 +399,10 @@ def refusals(family):
     def sampling(*bases, **attributes):
         changed = family.model.clone()
         flow = comfy.model_sampling.ModelSamplingDiscreteFlow
-        changed.add_object_patch("model_sampling", type("Sampling", (flow, *bases), attributes)())
+        made = type("Sampling", (flow, *bases), {})()
+        for name, value in attributes.items():
+            setattr(made, name, value)
+        changed.add_object_patch("model_sampling", made)
         return changed
 
     const = comfy.model_sampling.CONST
