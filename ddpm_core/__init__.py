@@ -38,7 +38,7 @@ from .edits.shift import shift
 from .inversions.edit_friendly import auxiliary_path, invert
 from .maps import NoiseMaps
 from .plan import Plan
-from .replay import replay
+from .replay import replay, replay_several
 from .steps import Process, Solver, Step, schedule
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "parse_color",
     "push_color",
     "replay",
+    "replay_several",
     "scale",
     "schedule",
     "shift",

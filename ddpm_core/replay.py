@@ -3,13 +3,18 @@ edit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .denoise import Callback, Denoise, call, state_device
+from .checks import BadArgument
+from .denoise import Callback, Denoise, call, ran_out_of_memory, state_device
 from .maps import NoiseMaps
+
+Local = Callable[[int], Tensor | None]
+Several = Callable[[Tensor, Tensor, Sequence[int]], Tensor]  # a denoiser for several edits, and which they are
 
 
 def replay(
@@ -18,7 +23,7 @@ def replay(
     *,
     skip: int | None = None,
     mask: Tensor | None = None,
-    local: Callable[[int], Tensor | None] | None = None,
+    local: Local | None = None,
     device: torch.device | str = "cpu",
     callback: Callback | None = None,
 ) -> Tensor:
@@ -40,22 +45,87 @@ def replay(
 
     Returns the clean latent (B, C, *S) on ``device``, in the maps' dtype. Raises BadArgument.
     """
-    maps = maps if skip is None else maps.skip(skip)
-    mask = maps.mask if mask is None else mask
-    home = state_device(device)
-    if mask is not None:
-        mask = mask.double().to(home)
-    x, before = maps.latents[0].double().to(home), None
-    for i, (step, residual, source) in enumerate(zip(maps.steps, maps.residuals, maps.latents[1:])):
-        x0_hat = call(denoise, x, x.new_full((len(x),), step.sigma), device)
-        x = step.mean(x, x0_hat, before) + residual.to(home)
+    run = _Run(maps if skip is None else maps.skip(skip), state_device(device), mask, local)
+    for i, step in enumerate(run.maps.steps):
+        run.advance(i, call(denoise, run.x, run.x.new_full((len(run.x),), step.sigma), device), callback)
+    return run.latent(device)
+
+
+def replay_several(
+    denoise: Several,
+    edits: Sequence[NoiseMaps],
+    *,
+    chunk: int = 8,
+    device: torch.device | str = "cpu",
+    callback: Callback | None = None,
+) -> list[Tensor]:
+    """``replay`` along each of several maps of one schedule, in common calls of the model: at every
+    level those that have begun by then.
+
+    denoise   (x, sigma, which) -> x0_hat, as a denoiser, for the edits whose indices are ``which``:
+              x has all of the first's batch, then all of the next one's
+    edits     their maps: seeds, pictures of one size, masks and skips of their own
+    chunk     edits in one call; halved when memory runs out
+    callback  called after each step of each edit with (index of its own step, prediction, latent)
+
+    Returns the clean latents, each as ``replay`` gives it, but for what the size of a batch changes
+    in a model's last digits. Raises BadArgument.
+    """
+    if chunk < 1:
+        raise BadArgument("chunk", f"chunk must be 1 or more edits a call; got {chunk}.")
+    if not edits:
+        return []
+    runs = [_Run(maps, state_device(device)) for maps in edits]
+    first = max(edits, key=lambda maps: len(maps.residuals))
+    for maps in edits:
+        late = len(first.residuals) - len(maps.residuals)
+        if maps.latents.shape[1:] != first.latents.shape[1:] or not torch.equal(maps.sigmas, first.sigmas[late:]):
+            reason = "their noise levels or the shapes of their latents differ"
+            raise BadArgument("edits", f"Edits in common calls must have maps of one schedule and size; {reason}.")
+    for left, step in zip(range(len(first.residuals), 0, -1), first.steps):
+        begun = [which for which, maps in enumerate(edits) if len(maps.residuals) >= left]
+        while begun:
+            group = begun[:chunk]
+            x = torch.cat([runs[which].x for which in group])
+            try:
+                x0_hat = call(partial(denoise, which=group), x, x.new_full((len(x),), step.sigma), device)
+            except RuntimeError as error:
+                if len(group) == 1 or not ran_out_of_memory(error):
+                    raise
+                x0_hat = None
+            if x0_hat is None:  # the error is gone, and with its traceback what the model had made until then
+                chunk = (len(group) + 1) // 2
+                if x.is_cuda:
+                    torch.cuda.empty_cache()
+                continue
+            for which, prediction in zip(group, x0_hat.chunk(len(group))):
+                runs[which].advance(len(edits[which].residuals) - left, prediction, callback)
+            begun = begun[len(group) :]
+    return [run.latent(device) for run in runs]
+
+
+class _Run:
+    """A replay under way: ``x`` is where it is, float64 on ``home``."""
+
+    def __init__(self, maps: NoiseMaps, home: torch.device, mask: Tensor | None = None, local: Local | None = None):
+        self.maps, self.local, self.before = maps, local, None
+        mask = maps.mask if mask is None else mask
+        self.mask = None if mask is None else mask.double().to(home)
+        self.x = maps.latents[0].double().to(home)
+
+    def advance(self, i: int, x0_hat: Tensor, callback: Callback | None) -> None:
+        """Take step i with the model's prediction for ``x``."""
+        maps, home = self.maps, self.x.device
+        x = maps.steps[i].mean(self.x, x0_hat, self.before) + maps.residuals[i].to(home)
         if maps.pull is not None:
             x = x - maps.pull[i].to(x) * x0_hat
-        for where in (mask, local and local(i)):
+        for where in (self.mask, self.local and self.local(i)):
             if where is not None:
-                at_home = source.double().to(home)
-                x = at_home + where.to(home) * (x - at_home)
-        before = x0_hat
+                source = maps.latents[i + 1].double().to(home)
+                x = source + where.to(home) * (x - source)
+        self.x, self.before = x, x0_hat
         if callback is not None:
             callback(i, x0_hat, x)
-    return x.to(maps.latents.dtype).to(device)
+
+    def latent(self, device: torch.device | str) -> Tensor:
+        return self.x.to(self.maps.latents.dtype).to(device)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..demo.words import warning
 from ..inversions.choice import invert_by
 from ..measure.pictures import load_picture, save_picture, to_image
-from .editing import Mode, add_edit_options, edited_latent, latent_of_edits, passes_of
+from .editing import Mode, add_edit_options, edited_latents, latent_of_edits, passes_of
 from .options import (
     add_inversion_options,
     add_model_options,
@@ -95,11 +95,11 @@ def run(args: argparse.Namespace) -> None:
         settings = {"chunk": args.chunk, "cap": args.cap, "callback": stage(bar, "inverting")}
         maps = invert_by(args.inversion, source, x0, plan, **settings)
         options = {"chunk": args.chunk, "device": args.device, "callback": stage(bar, "editing")}
-        for i, out in enumerate(outs):
-            if args.edit:
-                edited = latent_of_edits(mode, model, maps, args.source, args.edit, **options)
-            else:
-                edited = edited_latent(mode, model, maps, args.source, args.target[i], **options)
+        if args.edit:
+            latents = [latent_of_edits(mode, model, maps, args.source, args.edit, **options)]
+        else:
+            latents = edited_latents(mode, model, [maps] * len(outs), args.source, args.target, **options)
+        for edited, out in zip(latents, outs):
             save_picture(to_image(model.decode(edited)[0]), out)
     for out in outs:
         print(out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,11 @@ from ..edits.faithful import faithful
 from ..maps import NoiseMaps
 from ..plan import H_EDIT, PROMPT_TO_PROMPT, TURBO
 from ..regions import difference, mask_of
-from ..replay import replay
+from ..replay import replay, replay_several
 from .diffedit import diffedit_mask
 
 if TYPE_CHECKING:
-    from ..models.stable_diffusion import Pipeline, Prompt
+    from ..models.stable_diffusion import Guided, Pipeline, Prompt
 
 # Presets that are more than numbers of steps and guidance: these, and what else they set of a mode
 # and of the inversion.
@@ -180,11 +180,53 @@ def edited_latent(
     """The clean latent (B, C, h, w) of an edit along the maps of ``source``, on ``device``. The
     prompts are one for all, or one for each item; Prompt-to-Prompt needs the target as text.
     Raises BadArgument."""
+    maps = prepared(mode, model, maps, source, target, chunk=chunk, device=device, callback=callback)
+    return replay(denoiser_of(mode, model, maps, source, target), maps, device=device, callback=callback)
+
+
+def edited_latents(
+    mode: Mode,
+    model: Pipeline,
+    maps: Sequence[NoiseMaps],
+    source: str,
+    targets: Sequence[str],
+    *,
+    chunk: int = 8,
+    device: torch.device | str = "cpu",
+    callback: Callback | None = None,
+) -> Iterator[Tensor]:
+    """``edited_latent`` for each of several targets with its maps: up to ``chunk`` of them in each
+    call of the model; one after the other in a mode with attention control."""
+    options = {"chunk": chunk, "device": device, "callback": callback}
+    if mode.attention != "none":
+        for one, target in zip(maps, targets):
+            yield edited_latent(mode, model, one, source, target, **options)
+        return
+    for first in range(0, len(targets), chunk):
+        part = slice(first, first + chunk)
+        pairs = list(zip(maps[part], targets[part]))
+        edits = [prepared(mode, model, one, source, target, **options) for one, target in pairs]
+        several = [guided_of(mode, model, source, target) for _, target in pairs]
+        yield from replay_several(model.together(several), edits, **options)
+
+
+def prepared(
+    mode: Mode,
+    model: Pipeline,
+    maps: NoiseMaps,
+    source: str | list[str],
+    target: str | list[str],
+    *,
+    chunk: int,
+    device: torch.device | str,
+    callback: Callback | None,
+) -> NoiseMaps:
+    """The maps with what the mode says of them: a mask, and faithfulness."""
     if mode.mask != "none":
         maps = masked(maps, mask_for(mode, model, maps, source, target, chunk=chunk, device=device, callback=callback))
     if mode.faithfulness:
         maps = faithful(maps, mode.faithfulness)
-    return replay(denoiser_of(mode, model, maps, source, target), maps, device=device, callback=callback)
+    return maps
 
 
 def latent_of_edits(
@@ -251,10 +293,8 @@ def denoiser_of(mode: Mode, model: Pipeline, maps: NoiseMaps, source: str | list
     from ..models.zero_shot import nearer
 
     goal, options = towards(mode, model, source, target), {"guidance": mode.cfg, "negative": mode.negative}
-    if mode.attention == "none" and mode.guidance == "negative":
-        return model.denoiser(goal, **options)
     if mode.attention == "none":
-        return model.denoiser_from_source(source, goal, source_guidance=mode.cfg_source, **options)
+        return model.alone(guided_of(mode, model, source, target))
     options["source_guidance"] = mode.cfg_source if mode.guidance == "source" else None
     if mode.attention == "zero":
         return nearer(model, maps, source, goal, rate=mode.rate, **options)
@@ -262,6 +302,17 @@ def denoiser_of(mode: Mode, model: Pipeline, maps: NoiseMaps, source: str | list
         return controlled(model, maps, source, goal, mutual=Mutual(mode.start, mode.layer), **options)
     words = _words(model, source, target if mode.direction is None else source)
     return controlled(model, maps, source, goal, control=Control(words, mode.cross, mode.self_attention), **options)
+
+
+def guided_of(mode: Mode, model: Pipeline, source: str | list[str], target: str | list[str]) -> Guided:
+    """What a replay without attention control asks, and makes of it."""
+    from ..models.stable_diffusion import Edit
+
+    goal = towards(mode, model, source, target)
+    if mode.guidance == "negative":
+        return model.guided(goal, guidance=mode.cfg, negative=mode.negative)
+    edits = [Edit(goal, mode.cfg)]
+    return model.guided_of_edits(source, edits, source_guidance=mode.cfg_source, negative=mode.negative)
 
 
 def _words(model: Pipeline, source: str | list[str], target: str | list[str]) -> WordMap:

@@ -103,7 +103,12 @@ def add_inversion_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--solver", choices=[s.value for s in Solver], default=Solver.FIRST_ORDER.value, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the noise maps (default: %(default)s)")
-    add("--chunk", type=int, default=8, help="timesteps in one call of the model when inverting (default: %(default)s)")
+    add(
+        "--chunk",
+        type=int,
+        default=8,
+        help="timesteps in one call of the model when inverting, and edits in one call after it (default: %(default)s)",
+    )
     add(
         "--cap",
         type=float,

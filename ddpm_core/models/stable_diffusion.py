@@ -15,10 +15,18 @@ from ..attention.words import Tokens
 from ..checks import BadArgument, check_finite
 from ..denoise import Denoise
 from ..guidance import Term, classifier_free, several
+from ..replay import Several
 
 Words = tuple[Tensor, Tensor | None]  # what a text encoder makes of a prompt: (hidden, pooled)
 Prompt = str | list[str] | Words  # one for all, one for each item of the batch, or either as ``embed`` gives it
 Predict = Callable[[Tensor, Tensor], list[Tensor]]  # (x, sigma) -> x0_hat under each of several prompts
+
+
+class Guided(NamedTuple):
+    """A denoiser in two parts, so that those of several edits can ask in one batch."""
+
+    words: Sequence[Words]  # the prompts
+    combine: Callable[..., Tensor]  # what is made of the predictions under them
 
 
 class Edit(NamedTuple):
@@ -154,14 +162,16 @@ class Pipeline:
         """``denoise(x, sigma) -> x0_hat`` under a prompt with classifier-free guidance.
 
         One prompt for all, or one for each item of the batch. Both branches run as one batch;
-        guidance 1 needs only the prompt, guidance 0 only the negative. ``size`` as for
-        ``predictor``.
+        guidance 1 needs only the prompt, guidance 0 only the negative. ``size`` as for ``ask``.
         """
-        prompts = [prompt] if guidance == 1 else [negative] if guidance == 0 else [negative, prompt]
-        predict = self.predictor(prompts, size=size)
-        if len(prompts) == 1:
-            return lambda x, sigma: predict(x, sigma)[0]
-        return lambda x, sigma: classifier_free(*predict(x, sigma), guidance)
+        return self.alone(self.guided(prompt, guidance=guidance, negative=negative), size)
+
+    def guided(self, prompt: Prompt, *, guidance: float, negative: str = "") -> Guided:
+        """What ``denoiser`` asks and makes of it."""
+        if guidance in (0, 1):
+            return Guided([self.embed(prompt if guidance else negative)], lambda one: one)
+        words = [self.embed(negative), self.embed(prompt)]
+        return Guided(words, lambda u, t: classifier_free(u, t, guidance))
 
     def denoiser_from_source(
         self,
@@ -194,23 +204,45 @@ class Pipeline:
         All prompts run as one batch: a row a latent for the source and each edit, and one more
         where ``source_guidance`` is not 1.
         """
+        return self.alone(self.guided_of_edits(source, edits, source_guidance=source_guidance, negative=negative), size)
+
+    def guided_of_edits(
+        self, source: Prompt, edits: Sequence[Edit], *, source_guidance: float, negative: str = ""
+    ) -> Guided:
+        """What ``denoiser_of_edits`` asks and makes of it."""
         prompts = [source, *(edit.prompt for edit in edits)]
-        predict = self.predictor(prompts if source_guidance == 1 else [*prompts, negative], size=size)
+
+        def combine(s: Tensor, *rest: Tensor) -> Tensor:
+            base = s if source_guidance == 1 else classifier_free(rest[-1], s, source_guidance)
+            masks = [None if edit.mask is None else edit.mask.to(s) for edit in edits]
+            return several(base, s, [Term(t, edit.scale, mask) for t, edit, mask in zip(rest, edits, masks)])
+
+        words = prompts if source_guidance == 1 else [*prompts, negative]
+        return Guided([self.embed(prompt) for prompt in words], combine)
+
+    def alone(self, guided: Guided, size: tuple[int, int] | None = None) -> Denoise:
+        """``denoise(x, sigma)`` of one edit."""
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            s, *rest = predict(x, sigma)
-            base = s if source_guidance == 1 else classifier_free(rest[-1], s, source_guidance)
-            masks = [None if edit.mask is None else edit.mask.to(x) for edit in edits]
-            return several(base, s, [Term(t, edit.scale, mask) for t, edit, mask in zip(rest, edits, masks)])
+            return guided.combine(*self.ask([(x, words) for words in guided.words], sigma, size=size))
+
+        return denoise
+
+    def together(self, edits: Sequence[Guided]) -> Several:
+        """``denoise(x, sigma, which)`` of several edits, for ``replay_several``: all prompts of all
+        of them run as one batch."""
+
+        def denoise(x: Tensor, sigma: Tensor, which: Sequence[int]) -> Tensor:
+            parts = list(zip((edits[i] for i in which), x.chunk(len(which))))
+            rows = [(part, words) for guided, part in parts for words in guided.words]
+            predictions = iter(self.ask(rows, sigma[: len(parts[0][1])]))
+            return torch.cat([guided.combine(*(next(predictions) for _ in guided.words)) for guided, _ in parts])
 
         return denoise
 
     def predictor(self, prompts: Sequence[Prompt], *, size: tuple[int, int] | None = None) -> Predict:
-        """``predict(x, sigma)``: a list of x0_hat, one for each prompt; all run as one batch.
-
-        Each prompt is one for all, or one for each item of the batch. ``size`` (height, width) in
-        pixels is what SDXL is told of the picture (default: the latent's own).
-        """
+        """``predict(x, sigma)``: a list of x0_hat, one for each prompt, which is one for all, or one
+        for each item of the batch; all run as one batch."""
         embedded = [self.embed(prompt) for prompt in prompts]
         return lambda x, sigma: self.ask([(x, words) for words in embedded], sigma, size=size)
 
@@ -219,7 +251,8 @@ class Pipeline:
         self, rows: Sequence[tuple[Tensor, Words]], sigma: Tensor, *, size: tuple[int, int] | None = None
     ) -> list[Tensor]:
         """x0_hat of latents x (N, C, h, w), each under words of its own, at the same sigma (N,);
-        all run as one batch. ``size`` as for ``predictor``."""
+        all run as one batch. ``size`` (height, width) in pixels is what SDXL is told of the picture
+        (default: the latent's own)."""
         return self.asked(rows, sigma, size=size)
 
     def asked(

@@ -14,8 +14,17 @@ from ddpm_core.attention.words import align
 from ddpm_core.demo.model import FOLDER
 from ddpm_core.edits.faithful import faithful
 from ddpm_core.lab import options
+from ddpm_core.lab.calls import UNetCalls
 from ddpm_core.lab.diffedit import diffedit_mask, threshold
-from ddpm_core.lab.editing import Mode, add_edit_options, edited_latent, latent_of_edits, mask_for, masked
+from ddpm_core.lab.editing import (
+    Mode,
+    add_edit_options,
+    edited_latent,
+    edited_latents,
+    latent_of_edits,
+    mask_for,
+    masked,
+)
 from ddpm_core.models.attention import controlled
 from ddpm_core.models.stable_diffusion import Edit, Pipeline
 from ddpm_core.models.zero_shot import nearer
@@ -240,3 +249,25 @@ def test_a_batch_needs_word_maps_that_are_alike(model):
 def invert_one(model, caption, maps):
     path = maps.latents[:, 1:]
     return invert(model.denoiser(caption, guidance=1.0), X0, Plan(model.sigmas(2)), path=path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "sizes"),
+    [
+        (Mode(4.0), [6, 8, 8]),  # four edits of two rows; the second begins a step later
+        (Mode(1.0), [3, 4, 4]),
+        (Mode(4.0, 3.0, guidance="source"), [9, 12, 12]),
+        (Mode(4.0, mask="auto", faithfulness=0.1), [3, 2, 3, 3, 6, 8, 8]),
+        (Mode(4.0, attention="p2p"), None),
+    ],
+)
+def test_several_targets_in_common_calls_are_the_edits_one_by_one(model, maps, mode, sizes):
+    targets = [TARGET, "a plain red moon on a blue background", SOURCE, "a striped red star on a green background"]
+    several = [maps, maps.skip(2), maps, maps]
+    expected = [edited_latent(mode, model, one, SOURCE, target) for one, target in zip(several, targets)]
+    with UNetCalls(model.pipe.unet) as calls:
+        results = list(edited_latents(mode, model, several, SOURCE, targets))
+    for result, one in zip(results, expected):
+        assert_close(result, one, rtol=0, atol=2e-4)  # float32 in batches of another size
+    assert sizes is None or calls.sizes == sizes
+    assert len(list(edited_latents(mode, model, several[2:], SOURCE, targets[2:], chunk=1))) == 2
