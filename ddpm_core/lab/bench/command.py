@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from ...demo.model import FOLDER
 from ...demo.scenes import random_scenes
-from ...inversions.choice import INVERSIONS
 from ...measure.pictures import labelled_grid
 from ...measure.plots import statistics_figure
 from ...models.stable_diffusion import Pipeline
@@ -124,7 +123,7 @@ class Bench:
         """The rivals' settings, with masks and without, by the name of the inversion."""
         of_all: dict[str, list[Point]] = {}
         for sweep in [*self.sweeps, *self.rivals]:
-            if sweep.inversion.method != INVERSIONS[0]:
+            if sweep.inversion.method != "edit-friendly":
                 of_all.setdefault(sweep.inversion.name, []).extend(points_of_sweep(self.edits, sweep))
         return of_all
 
