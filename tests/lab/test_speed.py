@@ -104,6 +104,8 @@ def test_what_each_way_asks_of_the_model():
         "(d) ours, the fast preset": (15, 39),
         "(e) sampling, samples as (b)": (128, 256),
         "(e) sampling, samples as (d)": (20, 40),  # two branches a step: no odd number
+        "(f) ours, the turbo preset": (5, 12),
+        "(g) ours, fast, with its mask": (17, 52),
         "chunk 1": (128, 256),
         "chunk 2": (96, 256),
         "chunk 4": (80, 256),
@@ -114,6 +116,9 @@ def test_what_each_way_asks_of_the_model():
         "latent 8": (15, 39),
         "latent 12": (15, 39),
         "latent 16": (15, 39),
+        "4 edits, 1 a call": (54, 117),
+        "4 edits, 4 a call": (15, 117),
+        **{f"{a_call} a call": (32 // a_call, 32) for a_call in (1, 2, 4, 8, 16, 32)},
         "batch 1": (15, 39),
         "batch 2": (15, 78),
         "batch 4": (15, 156),
@@ -273,6 +278,31 @@ def test_a_shrunk_random_model_runs_and_is_the_same_each_time(kind):
     assert 0.1 < (first - x0).abs().mean() < 100
 
 
+def row(table, way, seconds, samples=10, model_share=0.9, chunk=8):
+    numbers = {"steps": 10, "skip": 4, "cfg_source": 1.0, "cfg": 3.0, "batch": 1, "latent": "8x8", "calls": 5}
+    rest = {"ratio": 1.0, "peak_mb": None, "kept_mb": 1.0, "samples": samples, "model_share": model_share}
+    return timing.Row(table=table, way=way, seconds=seconds, chunk=chunk, **numbers, **rest)
+
+
+def test_what_is_found_of_the_chunk_and_of_our_own_code():
+    rows = [
+        row("way", "(b) ours, the same settings", 2.0, model_share=0.99),
+        row("way", "(d) ours, the fast preset", 1.0, model_share=0.95),
+        row("way", "(a) the authors' way", 9.0, model_share=0.5),
+        row("chunk", "chunk 4", 1.0, chunk=4),
+        row("chunk", "chunk 8", 1.25, chunk=8),
+        row("chunk", "chunk 16", float("nan"), chunk=16),
+        row("the UNet alone", "2 a call", 1.0, samples=32),
+        row("the UNet alone", "4 a call", 0.5, samples=32),
+    ]
+    assert report.findings(rows).splitlines() == [
+        "- Outside of the UNet: at most 5.0 % of the seconds, in (d) ours, the fast preset.",
+        "- (b) takes 5.00 samples a second, the UNet alone up to 64.00.",
+        "- The fastest is chunk 4; chunk 8, the most that the nodes' chunk 0 takes, takes 1.250 times as long.",
+    ]
+    assert report.findings([row("chunk", "chunk 8", float("nan"))]) == ""
+
+
 def run_speed(*arguments):
     args = parser("speed").parse_args(["speed", *arguments])
     args.run(args)
@@ -292,13 +322,14 @@ def test_a_quick_run_from_end_to_end(tmp_path, capsys, monkeypatch, more):
     machine = f"cpu, torch on {torch.get_num_threads()} threads; torch {torch.__version__}"
     assert f"{machine}, {'bfloat16' if more else 'float32'};" in text
     assert ("sdxl with random weights" if more else "the demo model, a UNet of 7 M parameters") in text
+    more_headings = ["## By edits of one inversion", "## By the UNet alone"]
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert headings == ["## By way", "## By chunk", "## By latent size", "## By batch"]
+    assert headings == ["## By way", "## By chunk", "## By latent size", *more_headings, "## By batch"]
     with open(tmp_path / "new" / "speed" / "speed.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == timing.Row._fields
-    assert len(rows) == 6 + 1 + 2 + 2
-    assert [float(rows[i]["ratio"]) for i in (0, 6, 7, 9)] == [1.0] * 4  # the first row of each table
+    assert len(rows) == 8 + 1 + 2 + 2 + 1 + 2
+    assert [float(rows[i]["ratio"]) for i in (0, 8, 9, 11, 13, 14)] == [1.0] * 6  # the first row of each table
     assert (rows[0]["calls"], rows[0]["samples"], rows[0]["chunk"], rows[1]["chunk"]) == ("10", "10", "", "8")
     for row in rows:
         assert float(row["seconds"]) > 0

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ...models.stable_diffusion import Pipeline
-from ...plan import Preset
-from .ways import CHUNK, Way, authors, ours, sampling
+from ...plan import TURBO, Preset
+from .ways import CHUNK, Way, authors, masked, ours, sampling, several, turbo, unet_alone
 
 CHUNKS = 1, 2, 4, 8, 16, 32
 SIZES = 0.5, 1, 1.5, 2  # of the model's own latent
 BATCHES = 1, 2, 4
+EDITS = 4  # of one inversion
 
 
 class Case(NamedTuple):
@@ -66,8 +67,19 @@ def tables(model: Pipeline, presets: Mapping[str, Preset]) -> dict[str, list[Cas
             edit("(d) ours, the fast preset", fast, x0),
             plain("(e) sampling, samples as (b)", paper, x0),
             plain("(e) sampling, samples as (d)", fast, x0),
+            Case("(f) ours, the turbo preset", TURBO, x0, turbo(model, x0), CHUNK),
+            Case("(g) ours, fast, with its mask", fast, x0, masked(model, x0, fast), CHUNK),
         ],
         "chunk": [edit(f"chunk {chunk}", paper, x0, chunk) for chunk in CHUNKS],
         "latent size": [edit(f"latent {size}", fast, latent(size=size)) for size in sizes],
+        "edits of one inversion": [
+            Case(f"{EDITS} edits, {a_call} a call", fast, x0, several(model, x0, fast, EDITS, a_call), CHUNK)
+            for a_call in (1, EDITS)
+        ],
+        "the UNet alone": [
+            Case(f"{a_call} a call", Preset(CHUNKS[-1] // a_call, 0, 1.0, 1.0), x0, run, a_call)
+            for a_call in CHUNKS
+            for run in (unet_alone(model, x0, CHUNKS[-1], a_call),)
+        ],
         "batch": [edit(f"batch {batch}", fast, latent(batch)) for batch in BATCHES],
     }

@@ -14,7 +14,7 @@ from ...plan import PRESETS, Preset
 from ..options import check_device
 from .cases import tables
 from .random_unet import RANDOM, random_pipeline
-from .report import header, table
+from .report import findings, header, table
 from .timing import Row, measure
 
 QUICK = {"quality": Preset(10, 4, 3.5, 15.0), "fast": Preset(4, 1, 1.0, 15.0)}
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     with tqdm(total=(1 + repeat) * sum(map(len, cases.values())), unit="run") as bar:
         rows = measure(model, cases, repeat, bar)
     name = f"{args.random} with random weights" if args.random else "the demo model"
-    parts = [header(model, name, repeat)]
+    parts = [header(model, name, repeat), findings(rows)]
     parts += [f"## By {name}\n\n{table([row for row in rows if row.table == name])}" for name in cases]
     text = "\n\n".join(parts)
     print(text)

@@ -10,6 +10,7 @@ import torch
 from ...models.stable_diffusion import Pipeline
 from ..tables import markdown
 from .timing import Row
+from .ways import CHUNK
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "": lambda row: row.way,
@@ -21,11 +22,33 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "calls": lambda row: str(row.calls),
     "samples": lambda row: str(row.samples),
     "seconds": lambda row: "out of memory" if math.isnan(row.seconds) else f"{row.seconds:.3f}",
+    "samples / s": lambda row: f"{row.samples / row.seconds:.2f}",
     "ratio": lambda row: f"{row.ratio:.3f}",
     "model": lambda row: f"{100 * row.model_share:.1f} %",
     "peak, MB": lambda row: "-" if row.peak_mb is None else f"{row.peak_mb:.1f}",
     "kept, MB": lambda row: f"{row.kept_mb:.2f}",
 }
+
+
+def findings(rows: list[Row]) -> str:
+    """What the tables say of our own code, and of the chunk."""
+    by_way = {row.way: row for row in rows if not math.isnan(row.seconds)}
+    lines = []
+    own = {way: 1 - row.model_share for way, row in by_way.items() if row.table == "way" and " ours, " in way}
+    if own:
+        worst = max(own, key=own.get)
+        lines.append(f"Outside of the UNet: at most {100 * own[worst]:.1f} % of the seconds, in {worst}.")
+    alone = [row.samples / row.seconds for row in by_way.values() if row.table == "the UNet alone"]
+    ours = [row for way, row in by_way.items() if way.startswith("(b)")]
+    if alone and ours:
+        rate = ours[0].samples / ours[0].seconds
+        lines.append(f"(b) takes {rate:.2f} samples a second, the UNet alone up to {max(alone):.2f}.")
+    chunks = {row.chunk: row.seconds for row in by_way.values() if row.table == "chunk"}
+    if CHUNK in chunks:
+        best = min(chunks, key=chunks.get)
+        most = f"chunk {CHUNK}, the most that the nodes' chunk 0 takes,"
+        lines.append(f"The fastest is chunk {best}; {most} takes {chunks[CHUNK] / chunks[best]:.3f} times as long.")
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def table(rows: list[Row]) -> str:
@@ -54,5 +77,6 @@ UNet.
 - peak: memory at the worst moment of one more run, beyond what was in use before it (CUDA: what torch allocated; CPU: \
 resident set, to about 10 MB).
 - kept: the noise maps, or what (a) keeps in their place.
+- samples / s: through the UNet, the time outside of it included; the UNet alone repeats one call and does nothing else.
 - (a) inverts the whole path, one timestep and one guidance branch a call; (e) draws a new picture, both branches in \
 one call."""

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from ...denoise import Denoise
 from ...guidance import classifier_free
+from ...inversions.choice import invert_by
 from ...inversions.edit_friendly import auxiliary_path, invert
+from ...maps import NoiseMaps
 from ...models.stable_diffusion import Pipeline
-from ...plan import Plan, Preset
+from ...plan import TURBO, Plan, Preset
 from ...replay import replay
 from ...steps import schedule
+from ..editing import Mode, edited_latents
 
 CHUNK = 8  # timesteps in one call of an inversion
 SOURCE, TARGET = "a striped red star on a blue background", "a striped green star on a blue background"
@@ -55,8 +58,69 @@ def ours(model: Pipeline, x0: Tensor, preset: Preset, chunk: int = CHUNK) -> Way
 
     def run() -> tuple[Tensor, int]:
         maps = invert(source, x0, Plan(sigmas, skip=preset.skip), chunk=chunk)
-        kept = maps.sigmas.nbytes + sum(tensor.nbytes for tensor in maps.tensors().values())
-        return replay(target, maps, device=x0.device), kept
+        return replay(target, maps, device=x0.device), bytes_of(maps)
+
+    return run
+
+
+def masked(model: Pipeline, x0: Tensor, preset: Preset, chunk: int = CHUNK) -> Way:
+    """An edit as the package does it where the picture changes only where the prompts differ."""
+    mode = Mode(preset.guidance_target, preset.guidance_source, mask="auto")
+    return _edits(model, x0, preset, chunk, mode, 1, chunk)
+
+
+def several(model: Pipeline, x0: Tensor, preset: Preset, count: int, a_call: int) -> Way:
+    """``count`` edits of one inversion, ``a_call`` of them in each call."""
+    mode = Mode(preset.guidance_target, preset.guidance_source)
+    return _edits(model, x0, preset, CHUNK, mode, count, a_call)
+
+
+def _edits(model: Pipeline, x0: Tensor, preset: Preset, chunk: int, mode: Mode, count: int, a_call: int) -> Way:
+    source, sigmas = model.denoiser(SOURCE, guidance=preset.guidance_source), model.sigmas(preset.steps)
+    options = {"chunk": a_call, "device": x0.device}
+
+    def run() -> tuple[Tensor, int]:
+        maps = invert(source, x0, Plan(sigmas, skip=preset.skip), chunk=chunk)
+        edits = edited_latents(mode, model, [maps] * count, SOURCE, [TARGET] * count, **options)
+        return torch.cat(list(edits)), bytes_of(maps)
+
+    return run
+
+
+def turbo(model: Pipeline, x0: Tensor) -> Way:
+    """An edit by the preset for few-step models."""
+    source = model.denoiser(SOURCE, guidance=TURBO.guidance_source)
+    options = {"guidance": TURBO.guidance_target, "source_guidance": TURBO.guidance_source}
+    target = model.denoiser_from_source(SOURCE, TARGET, **options)
+    plan = Plan(model.sigmas(TURBO.steps, trailing=True), TURBO.skip)
+
+    def run() -> tuple[Tensor, int]:
+        maps = invert_by("turbo", source, x0, plan, chunk=CHUNK)
+        return replay(target, maps, device=x0.device), bytes_of(maps)
+
+    return run
+
+
+def bytes_of(maps: NoiseMaps) -> int:
+    return maps.sigmas.nbytes + sum(tensor.nbytes for tensor in maps.tensors().values())
+
+
+def unet_alone(model: Pipeline, x0: Tensor, samples: int, a_call: int) -> Way:
+    """The UNet and nothing else: what all others could reach."""
+    unet, (hidden, pooled) = model.pipe.unet, model.embed(TARGET)
+    like = unet.conv_in.weight
+    x = x0[:1].to(like).repeat(a_call, *[1] * (x0.dim() - 1))
+    inputs = {"encoder_hidden_states": hidden.repeat(a_call, 1, 1), "added_cond_kwargs": None}
+    if pooled is not None:
+        sizes = torch.zeros(a_call, 6).to(pooled)
+        inputs["added_cond_kwargs"] = {"text_embeds": pooled.repeat(a_call, 1), "time_ids": sizes}
+    timesteps = torch.full((a_call,), 500, device=like.device)
+
+    @torch.no_grad()
+    def run() -> tuple[Tensor, int]:
+        for _ in range(samples // a_call):
+            out = unet(x, timesteps, **inputs).sample
+        return out, 0
 
     return run
 
