@@ -364,8 +364,8 @@ def notices():
     v = type("Sampling", (comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION), {})
     predicts_v, with_lora = family.model.clone(), family.model.clone()
     predicts_v.add_object_patch("model_sampling", v())
-    weight = "diffusion_model.middle_block.1.proj_in.weight"
-    with_lora.add_patches({weight: (torch.ones_like(with_lora.model.state_dict()[weight]),)})
+    weights = with_lora.model.diffusion_model.named_parameters()
+    with_lora.add_patches({f"diffusion_model.{name}": (0.01 * torch.ones_like(weight),) for name, weight in weights})
     maps = family.invert(family.latent)
     for name, model, held in (
         ("the same", family.model, maps),
@@ -378,7 +378,8 @@ def notices():
         handler = logging.StreamHandler(log)
         logging.getLogger().addHandler(handler)
         family.model = model
-        family.edit(held, family.source)
+        for _ in range(2):  # before the model is loaded, and then
+            family.edit(held, family.source)
         logging.getLogger().removeHandler(handler)
         seen[name] = [line for line in log.getvalue().splitlines() if "noise maps" in line]
     return seen
