@@ -182,8 +182,11 @@ def test_the_mask_sees_the_direction_and_the_guidance_of_the_inversion(model, ma
     assert seen == [(("moved", SOURCE, *SIDES), {"guidance": 2.5, "negative": "x"})]
 
 
+STAIR = torch.arange(1.0, 7.0)  # of six columns
+
+
 class Two:
-    """A model of two prompts, whose predictions differ in a rectangle."""
+    """A model of two prompts, whose predictions differ in a rectangle, more from column to column."""
 
     def __init__(self):
         self.asked = []
@@ -195,7 +198,7 @@ class Two:
         def denoise(x, sigma):
             self.asked.append((prompt, guidance, len(x), set(sigma.tolist())))
             change = torch.zeros_like(x)
-            change[..., 2:5, 1:7] = float(prompt == TARGET) * (0.5 + x[..., 2:5, 1:7].abs())
+            change[..., 2:5, 1:7] = float(prompt == TARGET) * (STAIR + 0.1 * x[..., 2:5, 1:7].abs())
             return 0.3 * x + change
 
         return denoise
@@ -209,7 +212,7 @@ def test_diffedits_mask_is_that_of_its_formula():
     sigma = ddpm_sigmas(20)[10]
     noisy = x0 + sigma * path_noise(x0.shape, 5, 10).double()
     distance = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
-    distance[..., 2:5, 1:7] = (0.5 + noisy[..., 2:5, 1:7].abs()).mean((0, 2))[:, None]
+    distance[..., 2:5, 1:7] = (STAIR + 0.1 * noisy[..., 2:5, 1:7].abs()).mean((0, 2))[:, None]
     for picture, mask_of_picture in zip(distance, mask):
         most = 3 * picture.mean()
         assert torch.equal(mask_of_picture.bool(), picture.clamp(max=most) / most > 0.5)

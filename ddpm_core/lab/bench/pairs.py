@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from ...demo.scenes import BACKGROUNDS, COLORS, Scene, caption, random_scene, render
-from ...guidance import Term, several
 from ...maps import NoiseMaps
-from ...models.stable_diffusion import Pipeline
+from ...models.stable_diffusion import Edit, Pipeline
 from ...replay import replay
-from ..editing import Mode, mask_for
+from ..editing import Mode, mask_for, masked
 from ..store import Row, Store
 from ..tables import markdown, mean_and_error, number
 from .edits import BATCH
@@ -98,15 +97,11 @@ def _rows(model: Pipeline, start: int, pairs: Sequence[Pair]) -> Iterator[Row]:
 
 
 def edited(model: Pipeline, maps: NoiseMaps, sources: list[str], terms: Sequence[tuple[list[str], Tensor]]) -> Tensor:
-    """Pictures of several edits at once, each a target with its mask, along maps of guidance 1: the
-    base is the source's own prediction (``guidance.several``)."""
-    predict = model.predictor([sources, *(target for target, _ in terms)])
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        s, *goals = predict(x, sigma)
-        return several(s, s, [Term(goal, CFG, mask.to(x)) for goal, (_, mask) in zip(goals, terms)])
-
-    return decoded(model, replay(denoise, maps))
+    """Pictures of several edits at once, each a target with its mask, along maps of guidance 1; as
+    ``latent_of_edits``, whose masks are made here once for all ways."""
+    wanted = [Edit(target, CFG, mask) for target, mask in terms]
+    maps = masked(maps, torch.stack([mask for _, mask in terms]).amax(0))
+    return decoded(model, replay(model.denoiser_of_edits(sources, wanted, source_guidance=1.0), maps))
 
 
 def table(rows: Sequence[Row]) -> str:
