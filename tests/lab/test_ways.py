@@ -74,7 +74,7 @@ def test_the_form_is_the_sources_where_only_colour_and_fill_change():
     truth = Truth(tasks)
     kept = truth.form_iou((truth.targets + 0.03 * torch.randn(truth.targets.shape)).clamp(0, 1))
     other = [replace(t.target, shape="ring" if t.target.shape != "ring" else "square", fill="plain") for t in tasks]
-    lost, nothing = truth.form_iou(render(other)), truth.form_iou(truth.grounds)
+    lost, nothing = truth.form_iou(render(other)), truth.form_iou(0.6 * truth.grounds)  # all in the shadow
     for task, right, wrong, none in zip(tasks, kept, lost, nothing):
         if task.kind in ("color", "fill"):
             assert right > 0.9 > 0.85 > wrong
@@ -158,13 +158,13 @@ def rows_of(sweep, skip, success, kept, *, samples=30.0, target=20.0, form=1.0, 
 
 def two_ways():
     """Forty edits. At 27 dB plain ones have .4, those with a mask .8, and Prompt-to-Prompt, on every
-    other edit, .7; at 26 dB the mask has .9."""
+    other edit, .9; at 26 dB the mask has .9."""
     plain, mask, p2p = few(), few(MASK), few(Mode(1.0, attention="p2p"))
     rows = rows_of(plain, 1, [1, 1, 1, 0, 0] * 8, 26.0, target=20.0)
     rows += rows_of(plain, 2, [1, 0, 0, 0, 0] * 8, 28.0, target=19.0, samples=10.0)
     rows += rows_of(mask, 1, [1.0] * 40, 25.0, target=18.0, samples=60.0)
     rows += rows_of(mask, 2, [1, 1, 1, 1, 0] * 8, 27.0, target=21.5, samples=48.0, form=0.9)
-    rows += rows_of(p2p, 2, [1, 1, 1, 1, 0, 1, 1, 0, 0, 1] * 2, 27.0, samples=40.0, numbers=range(0, 40, 2))
+    rows += rows_of(p2p, 2, [1, 1, 1, 1, 0, 1, 1, 1, 1, 1] * 2, 27.0, samples=40.0, numbers=range(0, 40, 2))
     return rows, {s.name: [p for p in points_of(rows) if p.setting["name"] == s.name] for s in (plain, mask, p2p)}
 
 
@@ -189,7 +189,7 @@ def test_the_table_says_what_a_way_adds_and_costs():
     assert (mask["UNet samples"], mask["costs"]) == ("48", "+18")
     # on the twenty edits that both have, plain ones have .6 at 26 dB and .2 at 28 dB
     assert p2p["edits"] == "20"
-    assert p2p["adds there, points"].startswith("+30 +- ")
+    assert p2p["adds there, points"].startswith("+50 +- ")
 
 
 def test_the_goals_are_reckoned_from_the_rows():
