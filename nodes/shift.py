@@ -22,7 +22,11 @@ class ShiftNoise(io.ComfyNode):
             display_name="Shift Noise",
             category="edit-friendly noise maps",
             description="Move the picture inside its frame: the model draws what comes in at the border.",
-            **known(io.Schema, search_aliases=["move image", "translate", "pan", "offset", "image shifting"]),
+            **known(
+                io.Schema,
+                search_aliases=["move image", "translate", "pan", "offset", "image shifting"],
+                has_intermediate_output=True,  # the pad's cells
+            ),
             inputs=[
                 NoiseMapsType.Input("noise_maps", tooltip=NOISE_MAPS_TOOLTIP),
                 io.Int.Input(
@@ -51,7 +55,9 @@ class ShiftNoise(io.ComfyNode):
     def execute(cls, noise_maps, x, y, fill, seed, **kwargs) -> io.NodeOutput:
         check_maps("ShiftNoise", noise_maps)
         with naming("ShiftNoise", "noise_maps", dx=Socket("x"), dy=Socket("y"), fill=Socket("fill")):
-            return io.NodeOutput(shift(noise_maps, x, y, fill=fill, seed=seed))
+            shifted = shift(noise_maps, x, y, fill=fill, seed=seed)
+        height, width = shifted.latents.shape[-2:]
+        return io.NodeOutput(shifted, ui={"cells": [width, height]})
 
 
 NODES = [ShiftNoise]

@@ -1,40 +1,73 @@
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { addElement, endStep, onChange, setWidget, widgetOf } from "./widgets.js";
 
-const CELL = 8; // picture pixels in a latent cell
-const CELLS = 64; // across, where nothing tells
 // The inputs through which the picture came, the nearest first.
 const WAY_UP = ["NOISE_MAPS", "LATENT", "IMAGE"];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 const isLoaded = (image) => image?.complete && image.naturalWidth > 0;
+const images = new Map(); // by their address
 
-/** The picture of an output: on its own node, or on a preview that hangs on it. */
-function pictureAt(node, slot) {
-  const links = node.outputs[slot]?.links ?? [];
-  const previews = links.map((id) => node.graph.getNodeById(node.graph.getLink(id)?.target_id));
-  return [node, ...previews].map((shown) => shown?.imgs?.[0]).find(isLoaded);
+/** What a node's last run told the page. */
+function toldBy(node) {
+  const place = node.graph?.isRootGraph === false ? `${node.graph.id}:` : "";
+  return app.nodeOutputs?.[place + node.id];
 }
 
-/**
- * The source picture of a node's maps as {image, cells}, `cells` its width in latent cells; nothing
- * where none is to be seen.
- */
+/** The picture on a node: one that was never drawn, inside of a subgraph, has not loaded it. */
+function pictureOn(node) {
+  const file = toldBy(node)?.images?.[0];
+  if (isLoaded(node.imgs?.[0]) || !file?.filename) return node.imgs?.[0];
+  const address = api.apiURL(`/view?${new URLSearchParams(file)}`);
+  if (!images.has(address)) {
+    if (images.size >= 32) images.clear();
+    images.set(address, new Image());
+    images.get(address).onload = () => app.canvas.setDirty(true, true);
+    images.get(address).src = address;
+  }
+  return images.get(address);
+}
+
+/** The picture of an output: on its own node, or on a preview that hangs on it. */
+function pictureAt({ node, slot }) {
+  const links = node.outputs[slot]?.links ?? [];
+  const previews = links.map((id) => node.graph.getNodeById(node.graph.getLink(id)?.target_id));
+  return [node, ...previews].map((shown) => shown && pictureOn(shown)).find(isLoaded);
+}
+
+/** The output that an input hangs on; for the input of a subgraph the one outside. */
+function originOf(node, input) {
+  const link = input && node.graph.getLink(input.link);
+  const origin = link && node.graph.getNodeById(link.origin_id);
+  if (!link || origin) return origin && { node: origin, slot: link.origin_slot };
+  const graphs = [app.graph, ...(app.graph.subgraphs?.values() ?? [])];
+  const outside = graphs.flatMap((graph) => graph.nodes).find((other) => other.subgraph === node.graph);
+  return outside && originOf(outside, outside.inputs[link.origin_slot]);
+}
+
+/** The output inside of a subgraph that gives what comes out of its node. */
+function insideOf({ node, slot }) {
+  const link = node.subgraph.getLink(node.subgraph.outputs[slot].linkIds[0]);
+  const origin = link && node.subgraph.getNodeById(link.origin_id);
+  return origin && { node: origin, slot: link.origin_slot };
+}
+
+/** The source picture of a node's maps, if it is to be seen anywhere. */
 function findPicture(node) {
-  let width; // what a node between the picture and the latent scales it to
   for (let steps = 0; node && steps < 100; steps++) {
     const isReroute = node.type === "Reroute";
     const linked = node.inputs?.filter((input) => input.link != null) ?? [];
     const [nearest] = WAY_UP.flatMap((type) => linked.filter((input) => input.type === type));
     const input = isReroute ? linked[0] : nearest;
-    const link = input && node.graph.getLink(input.link);
-    const origin = link && node.graph.getNodeById(link.origin_id);
-    if (!origin) return;
-    const image = (isReroute || input.type === "IMAGE") && pictureAt(origin, link.origin_slot);
-    if (image) return { image, cells: (width ?? image.naturalWidth) / CELL };
-    const set = input.type === "IMAGE" && widgetOf(origin, "width")?.value;
-    if (set > 0) width ??= set;
-    node = origin;
+    let origin = originOf(node, input);
+    node = null;
+    while (origin) {
+      const image = (isReroute || input.type === "IMAGE") && pictureAt(origin);
+      if (image) return image;
+      node = origin.node;
+      origin = node.subgraph && insideOf(origin);
+    }
   }
 }
 
@@ -56,12 +89,13 @@ function makeElements() {
 
 /** The frame of the picture in the pad, in the pad's own pixels. */
 function layout({ node, canvas }) {
-  const { image, cells = CELLS } = findPicture(node) ?? {};
-  const rows = image ? (cells * image.naturalHeight) / image.naturalWidth : cells;
+  const image = findPicture(node);
+  const told = toldBy(node)?.cells;
+  const [cells, rows] = told ?? (image ? [image.naturalWidth, image.naturalHeight] : [1, 1]);
   const cell = Math.min(canvas.clientWidth / cells, canvas.clientHeight / rows);
   const [width, height] = [cells * cell, rows * cell];
   const [left, top] = [(canvas.clientWidth - width) / 2, (canvas.clientHeight - height) / 2];
-  return { image, cells, rows, cell, width, height, left, top };
+  return { image, isKnown: Boolean(told), cells, rows, cell, width, height, left, top };
 }
 
 /** As many pixels as the screen shows at this zoom; how many times the pad's own that is. */
@@ -88,8 +122,10 @@ function draw(pad) {
   context.rect(0, 0, frame.width, frame.height);
   context.clip();
   context.strokeStyle = style.getPropertyValue("--border-color");
-  drawGrid(context, frame);
-  drawMoved(context, pad, frame, style.getPropertyValue("--input-text"));
+  if (frame.isKnown) {
+    drawGrid(context, frame);
+    drawMoved(context, pad, frame, style.getPropertyValue("--input-text"));
+  } else drawUnknown(context, frame, style);
   context.strokeRect(0, 0, frame.width, frame.height);
   context.restore();
 }
@@ -106,12 +142,23 @@ function drawMoved(context, { x, y, fill }, { image, cell, width, height }, colo
   }
 }
 
+/** The picture at rest: before the first run nothing tells how large a cell is. */
+function drawUnknown(context, { image, width, height }, style) {
+  if (image) context.drawImage(image, 0, 0, width, height);
+  context.fillStyle = style.getPropertyValue("--comfy-input-bg");
+  context.fillRect(0, height - 24, width, 24);
+  context.fillStyle = style.getPropertyValue("--input-text");
+  context.font = "12px sans-serif";
+  context.textAlign = "center";
+  context.fillText("Run once, then drag me", width / 2, height - 8, width);
+}
+
 /** Set x and y, as far as a part of the picture is left. */
 function moveTo(pad, right, down) {
-  const { cells, rows } = layout(pad);
-  const limit = (value, count) => Math.max(1 - count, Math.min(count - 1, value));
-  setWidget(pad.x, limit(right, Math.floor(cells)));
-  setWidget(pad.y, limit(down, Math.floor(rows)));
+  const { isKnown, cells, rows } = layout(pad);
+  const limit = (value, count) => (isKnown ? Math.max(1 - count, Math.min(count - 1, value)) : value);
+  setWidget(pad.x, limit(right, cells));
+  setWidget(pad.y, limit(down, rows));
 }
 
 /**
@@ -128,7 +175,7 @@ function listenToMouse(box, pad) {
     start = { left: event.clientX, top: event.clientY, x: pad.x.value, y: pad.y.value };
   });
   box.addEventListener("pointermove", (event) => {
-    if (!start) return;
+    if (!start || !layout(pad).isKnown) return;
     const zoom = pad.canvas.getBoundingClientRect().width / pad.canvas.clientWidth;
     const cells = (length) => Math.round(length / (layout(pad).cell * zoom));
     moveTo(pad, start.x + cells(event.clientX - start.left), start.y + cells(event.clientY - start.top));

@@ -17,12 +17,13 @@ export function addElement(node, name, element, options) {
 }
 
 /**
- * Run now, and when these widgets, the links or the saved values of the node change: with Nodes 2.0
- * there is no `onDraw`.
+ * Run now, and when these widgets, the links or the saved values of the node change, or it has run:
+ * with Nodes 2.0 there is no `onDraw`.
  */
 export function onChange(node, names, run) {
   const callbacks = names.map((name) => [widgetOf(node, name), "callback"]);
-  for (const [owner, name] of [...callbacks, [node, "onConnectionsChange"], [node, "onConfigure"]]) {
+  const hooks = ["onConnectionsChange", "onConfigure", "onExecuted"].map((name) => [node, name]);
+  for (const [owner, name] of [...callbacks, ...hooks]) {
     const before = owner[name];
     owner[name] = function (...values) {
       const answer = before?.apply(this, values);

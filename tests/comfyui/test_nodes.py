@@ -80,6 +80,7 @@ def test_a_shift_moves_the_picture(server):
     moved = node("ShiftNoise", noise_maps=["maps", 0], x=4, y=0, fill="noise", seed=0)
     settings = {"steps": 20, "skip": 0, "cfg": 1.0}
     history = server.queue(graph(moved=moved, maps=settings, edit={"noise_maps": ["moved", 0], "cfg": 1.0, "skip": 0}))
+    assert history["moved"].ui["cells"] == [24, 24]  # across and down, for the pad
     result, source = pictures(history, "out"), pictures(history, "round trip")
     shifted = np.roll(source, 32, axis=2)
     inside = np.s_[:, :, 48:176]

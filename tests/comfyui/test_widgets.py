@@ -24,13 +24,15 @@ from tests.comfyui.rig.on_page import (
     template,
     undo,
     values,
+    wait_until,
 )
 from tests.comfyui.rig.server import PACK
 
 RED, BLUE = (220, 20, 40), (40, 60, 200)
 
-# The picture of a LoadImage through the VAE into the maps, and through a reroute to the shift.
-CONNECT = """file => {
+# The picture of a LoadImage through the VAE into the maps, and through a reroute to the shift; and the
+# cells that a run would tell.
+CONNECT = """([file, cells]) => {
     const add = (kind, x) => {
         const node = LiteGraph.createNode(kind)
         node.pos = [x, 100]
@@ -45,6 +47,7 @@ CONNECT = """file => {
     encode.connect(0, invert, invert.inputs.findIndex(input => input.name === 'latent'))
     invert.connect(0, reroute, 0)
     reroute.connect(0, shift, 0)
+    if (cells) app.nodeOutputs[shift.id] = { cells }
 }"""
 
 
@@ -151,13 +154,14 @@ def color_inside(history, prompt):
 # --- the shift pad ---
 
 
-def pad_with_picture(page):
-    """A graph whose pad shows a red square on blue, 192 pixels; a cell's size on the screen."""
+def pad_with_picture(page, cells=(24, 24)):
+    """A graph whose pad shows a red square on blue, 192 pixels, whose maps have so many cells; the
+    24th part of it on the screen."""
     picture = Image.new("RGB", (192, 192), BLUE)
     picture.paste(RED, (64, 64, 128, 128))
     picture.save(page.server.base / "input" / "square.png")
     page.page.evaluate("() => app.refreshComboInNodes()")
-    page.page.evaluate(CONNECT, "square.png")
+    page.page.evaluate(CONNECT, ["square.png", cells and list(cells)])
     show(page, "ShiftNoise")
     page.page.wait_for_function("() => app.graph.nodes.find(node => node.type === 'LoadImage').imgs?.[0].complete")
     page.page.evaluate(FRAMES)
@@ -242,13 +246,26 @@ def test_the_pad_follows_the_widgets_the_keys_and_the_zoom(shown):
 
 def test_the_pad_without_a_picture(shown):
     add(shown, "ShiftNoise")
+    shown.page.evaluate("() => { app.nodeOutputs[app.graph.nodes[0].id] = { cells: [32, 64] } }")
     frame = shown.page.locator(f"{PAD} canvas").bounding_box()
-    cell = min(frame["width"], frame["height"]) / 64
+    cell = min(frame["width"] / 32, frame["height"] / 64)
+    shown.page.evaluate("() => app.canvas.setDirty(true, true)")
+    shown.page.evaluate(FRAMES)
     before = pad_picture(shown)
     drag(shown, 10 * cell, 5 * cell)
     assert shift(inputs(shown, "ShiftNoise")) == (10, 5)
     assert (pad_picture(shown) != before).any()
     keep_node(shown, "ShiftNoise", "shift-pad-empty")
+
+
+def test_before_the_first_run_the_pad_moves_by_the_keys_alone(shown):
+    cell = pad_with_picture(shown, cells=None)
+    keep_node(shown, "ShiftNoise", "shift-pad-before")
+    assert near(pad_picture(shown), RED).sum() > 100
+    drag(shown, 3 * cell, -2 * cell)
+    assert shift(inputs(shown, "ShiftNoise")) == (0, 0)
+    shown.page.locator(PAD).press("ArrowRight")
+    assert shift(inputs(shown, "ShiftNoise")) == (1, 0)
 
 
 def test_the_pad_needs_no_drawing_of_the_canvas(shown):
@@ -277,22 +294,55 @@ def test_the_pad_needs_no_drawing_of_the_canvas(shown):
     assert sharpness == pytest.approx(2, abs=0.05)
 
 
-@pytest.mark.parametrize(("between", "width", "expected"), [("ImageInvert", None, 3), ("ImageScale", 384, 6)])
-def test_the_pad_counts_cells_behind_a_node_without_a_picture(shown, between, width, expected):
-    cell = pad_with_picture(shown)
-    shown.page.evaluate(
-        """([kind, width]) => {
-            const find = kind => app.graph.nodes.find(node => node.type === kind)
-            const between = LiteGraph.createNode(kind)
-            app.graph.add(between)
-            find('LoadImage').connect(0, between, 0)
-            between.connect(0, find('VAEEncode'), 0)
-            if (width) between.widgets.find(widget => widget.name === 'width').value = width
-        }""",
-        [between, width],
-    )
-    drag(shown, 3 * cell, 0)
+@pytest.mark.parametrize(("cells", "expected"), [((12, 12), 2), ((24, 24), 4), ((192, 192), 32)])
+def test_a_cell_is_as_large_as_the_last_run_told(shown, cells, expected):
+    """Of 192 pixels: 16 each, as in Wan 2.2 and Flux.2; 8; and none of a model of pixels."""
+    cell = pad_with_picture(shown, cells)
+    drag(shown, 4 * cell, 0)
     assert shift(inputs(shown, "ShiftNoise")) == (expected, 0)
+
+
+ENCLOSE = """kinds => {
+    const nodes = app.graph.nodes.filter(node => kinds.includes(node.type))
+    app.graph.convertToSubgraph(new Set(nodes))
+}"""
+
+
+def test_the_pad_sees_the_picture_inside_of_a_subgraph(shown):
+    pad_with_picture(shown)
+    shown.page.evaluate(ENCLOSE, ["LoadImage", "VAEEncode"])
+    shown.page.evaluate(
+        """() => {
+            const inner = app.graph.nodes.find(node => node.subgraph).subgraph
+            const picture = inner.nodes.find(node => node.type === 'LoadImage')
+            picture.imgs = null // as in a workflow just opened, whose subgraph nobody has looked into
+            const images = [{ filename: 'square.png', subfolder: '', type: 'input' }]
+            app.nodeOutputs[`${inner.id}:${picture.id}`] = { images }
+        }"""
+    )
+    show(shown, "ShiftNoise")
+    wait_until(shown, lambda: near(pad_picture(shown), RED).sum() > 100)
+
+
+def test_the_pad_in_a_subgraph_sees_the_picture_outside(shown):
+    pad_with_picture(shown)
+    shown.page.evaluate(ENCLOSE, ["Reroute", "ShiftNoise"])
+    shown.page.evaluate(
+        """() => {
+            const inner = app.graph.nodes.find(node => node.subgraph).subgraph
+            const shift = inner.nodes.find(node => node.type === 'ShiftNoise')
+            app.nodeOutputs[`${inner.id}:${shift.id}`] = { cells: [24, 24] }
+            app.canvas.setGraph(inner)
+            app.canvas.ds.scale = 1
+            app.canvas.ds.offset[0] = 500 - shift.pos[0]
+            app.canvas.ds.offset[1] = 250 - shift.pos[1]
+            app.canvas.setDirty(true, true)
+        }"""
+    )
+    try:
+        wait_until(shown, lambda: shown.page.locator(PAD).count() and near(pad_picture(shown), RED).sum() > 100)
+    finally:
+        shown.page.evaluate("() => app.canvas.setGraph(app.graph)")
 
 
 def test_the_pad_survives_what_happens_to_nodes(shown):

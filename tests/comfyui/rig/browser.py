@@ -49,6 +49,7 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasMenu": False,
     "Comfy.Graph.CanvasInfo": False,
+    "Comfy.VueNodes.Enabled": False,  # Nodes 2.0: the tests click on what the canvas draws
     "Comfy.Workflow.ShowMissingModelsWarning": False,
     "Comfy.Workflow.ShowMissingNodesWarning": False,
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,
@@ -186,10 +187,11 @@ class Page:
     def our_errors(self):
         """The errors that may be the pack's: while the start page opened those that name its files;
         since the last load all, but for requests outside the pack that failed or were not allowed
-        (pages of other hosts, the user's own css)."""
+        (pages of other hosts, the user's own css), and what the frontend says of itself when a
+        script leaves a subgraph."""
         ours = f"{self.server.url}/extensions/{self.server.folder}/"
         opening = [error for error in self.start_errors if ours in error["url"] + error["text"]]
-        elsewhere = ("Failed to load resource", "Content Security Policy")
+        elsewhere = ("Failed to load resource", "Content Security Policy", "Attempted to cleanup event listeners")
         return opening + [
             error
             for error in self.errors

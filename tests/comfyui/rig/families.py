@@ -21,6 +21,9 @@ import comfy.model_patcher
 import comfy.model_sampling
 import comfy.supported_models as supported
 import torch
+from comfy.ldm.chroma.model import ChromaParams
+from comfy.ldm.flux.model import FluxParams
+from comfy.ldm.hunyuan_video.model import HunyuanVideoParams
 
 pack_folder, wanted = arguments
 WORDS, POOLED = 32, 16  # widths of the prompts
@@ -174,6 +177,13 @@ HUNYUAN = {
     "byt5": False,
     "meanflow": False,
 }
+
+# What newer classes cannot do without, as a model has it that has none of it.
+NEWER = {"txt_ids_dims": [], "use_cond_type_embedding": False, "vision_in_dim": None, "meanflow_sum": False}
+for config, parameters in ((FLUX, FluxParams), (CHROMA, ChromaParams), (HUNYUAN, HunyuanVideoParams)):
+    for name, value in {**NEWER, "vec_in_dim": None}.items():
+        if name in parameters.__dataclass_fields__:
+            config.setdefault(name, value)
 
 V = {"output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.tensor([-1.0, 1.0])}
 ZERO_SNR = {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}

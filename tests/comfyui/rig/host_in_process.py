@@ -82,9 +82,9 @@ def masks_on_the_way(invert, edit, latent):
     mask[:, :, :128] = 1
     seen, real = [], comfy.samplers.CFGGuider.inner_sample
 
-    def inner_sample(self, noise, latent_image, device, sampler, sigmas, denoise_mask, *args):
+    def inner_sample(self, noise, latent_image, device, sampler, sigmas, denoise_mask, *args, **more):
         seen.append(denoise_mask)
-        return real(self, noise, latent_image, device, sampler, sigmas, denoise_mask, *args)
+        return real(self, noise, latent_image, device, sampler, sigmas, denoise_mask, *args, **more)
 
     with replaced(comfy.samplers.CFGGuider, "inner_sample", inner_sample):
         edited = edit(invert({**latent, "noise_mask": mask}))
