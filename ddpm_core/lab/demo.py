@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> None:
             ("source", picture[0]),
             ("reconstruction, exact\nbut for the autoencoder", replay_with(prompt, DEMO.guidance_source, maps)),
         ]
-        mode = Mode(DEMO.guidance_target, DEMO.guidance_source, mask="auto")
+        wide = {"mask": "auto", "threshold": 0.2, "softness": 0.2, "grow": 1}  # narrower, a star's tips stay
+        mode = Mode(DEMO.guidance_target, DEMO.guidance_source, **wide)
         for old, new in (("red", "green"), ("star", "heart"), ("blue", "yellow")):
             words = prompt.replace(old, new)
             edited = edited_latent(mode, model, maps, prompt, words, callback=stage(bar, "editing"))
