@@ -32,6 +32,7 @@ from .host.wires import (
 )
 
 EditTermsType = io.Custom("EDIT_TERMS")
+SOFTNESS, GROW = 0.2, 1  # of automatic masks: wide enough for the whole of an object
 ALIASES = ["several edits", "multiple edits", "LEDITS", "LEDITS++", "SEGA", "semantic guidance"]
 
 
@@ -82,7 +83,7 @@ class AddEdit(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "threshold",
-                    default=0.4,
+                    default=0.2,
                     min=0.01,
                     max=1.0,
                     step=0.01,
@@ -186,7 +187,7 @@ def _edit(maps: NoiseMaps, model, negative, term: EditTerm) -> Edit:
     mask = None if term.mask is None else noise_mask(term.mask, maps.latents.shape[1:])
     if term.by_itself and term.strength:
         amount = difference_on(maps, make_guider(model, term.prompt, negative, maps.guidance))
-        mask = both_masks(mask_of(amount, threshold=term.threshold), mask)
+        mask = both_masks(mask_of(amount, threshold=term.threshold, softness=SOFTNESS, grow=GROW), mask)
     return Edit(term.prompt, term.strength, mask, (min(sigmas), max(sigmas)))
 
 

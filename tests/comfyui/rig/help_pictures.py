@@ -122,8 +122,8 @@ def several_page():
     edits = {}
     for name, value in (("color", "green"), ("background", "yellow")):
         prompt = words(STAR, **{name: value})
-        mask = mask_of(difference(pipe.denoiser(prompt, guidance=1), maps))
-        edits[name] = Edit(prompt, 5.0, mask)
+        mask = mask_of(difference(pipe.denoiser(prompt, guidance=1), maps), threshold=0.2, softness=0.2, grow=1)
+        edits[name] = Edit(prompt, GUIDANCE, mask)
     panels = []
     for label, chosen in ((labels["color"], ["color"]), (labels["background"], ["background"]), ("both", list(edits))):
         masks = torch.cat([edits[name].mask for name in chosen]).amax(0, keepdim=True)
