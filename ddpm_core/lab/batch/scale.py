@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ddpm_core.lab.batch.scale", description=__doc__.split("\n\n")[0])
     parser.add_argument("--jobs", type=int, default=100_000, help="for the driver alone (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the long table (default: %(default)s)")
-    parser.add_argument("--pictures", type=int, default=16, help="for the model (default: %(default)s and twice that)")
+    parser.add_argument("--pictures", type=int, default=100, help="for the model (default: %(default)s and twice that)")
     args = parser.parse_args(arguments)
     rows = [
         ("in the driver's process", *driver_alone(args.jobs, Here(Nobody(OPTIONS)))),
