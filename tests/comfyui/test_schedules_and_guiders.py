@@ -212,21 +212,27 @@ def test_the_sockets_fit_sampler_custom_too(server):
     [
         (
             {"along": {"sigmas": ["levels", 0]}},
-            ["SamplerCustomAdvanced", "'sigmas'", "9 noise levels", "have 6", "SIGMAS output of NoiseMapSampler"],
+            ["SamplerCustomAdvanced", "'sigmas'", "9 noise levels", "have 6", "SIGMAS output of Noise Map Sampler"],
         ),
-        ({"along": {"sigmas": ["off", 0]}}, ["SamplerCustomAdvanced", "'sigmas'", "SIGMAS output of NoiseMapSampler"]),
+        (
+            {"along": {"sigmas": ["off", 0]}},
+            ["SamplerCustomAdvanced", "'sigmas'", "SIGMAS output of Noise Map Sampler"],
+        ),
         (
             {"along": {"latent_image": ["large", 0]}},
-            ["SamplerCustomAdvanced", "'latent_image'", "24, 32", "24, 24", "of its size"],
+            ["SamplerCustomAdvanced", "'latent_image'", "32 x 24 latent cells", "24 x 24", "of its size"],
         ),
         (
             {"target_guider": {"model": ["flow", 0]}},
             ["'ve' model", "'flow' model", "that the picture was inverted with"],
         ),
-        ({"sockets": {"skip": 2}}, ["NoiseMapSampler", "'skip'", "made with skip 3", "got 2"]),
-        ({"advanced_maps": {"skip": 8}}, ["EditFriendlyInvertAdvanced", "'skip'", "8 steps", "got 8"]),
-        ({"advanced_maps": {"sigmas": ["rising", 0]}}, ["EditFriendlyInvertAdvanced", "'sigmas'", "decrease strictly"]),
-        ({"advanced_maps": {"latent": ["blank", 0]}}, ["EditFriendlyInvertAdvanced", "'latent'", "empty"]),
+        ({"sockets": {"skip": 2}}, ["Noise Map Sampler", "'skip'", "made with skip 3", "got 2"]),
+        ({"advanced_maps": {"skip": 8}}, ["Edit-Friendly Invert (Advanced)", "'skip'", "8 steps", "got 8"]),
+        (
+            {"advanced_maps": {"sigmas": ["rising", 0]}},
+            ["Edit-Friendly Invert (Advanced)", "'sigmas'", "decrease strictly"],
+        ),
+        ({"advanced_maps": {"latent": ["blank", 0]}}, ["Edit-Friendly Invert (Advanced)", "'latent'", "empty"]),
     ],
     ids=lambda value: None if isinstance(value, list) else "-".join(f"{key} {next(iter(value[key]))}" for key in value),
 )
