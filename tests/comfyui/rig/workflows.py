@@ -5,6 +5,8 @@ import pytest
 from tests.comfyui.rig.server import PACK, PromptError
 
 WORKFLOWS = sorted((PACK / "example_workflows").glob("*.json"))
+# Stock nodes that the oldest ComfyUI that is tested lacks.
+NEWER = {"ImageCompare"}
 # The widgets in which stock loaders name a file that the user downloads, or has.
 DOWNLOADS = {
     "CLIPLoader": "clip_name",
@@ -15,6 +17,12 @@ DOWNLOADS = {
     "UNETLoader": "unet_name",
     "VAELoader": "vae_name",
 }
+
+
+def skip_if_nodes_are_newer(missing):
+    assert set(missing) <= NEWER
+    if missing:
+        pytest.skip(f"this ComfyUI has no {', '.join(missing)}")
 
 
 def without_titles(prompt):
