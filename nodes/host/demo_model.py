@@ -18,6 +18,7 @@ import torch
 
 from ...ddpm_core.checks import BadArgument
 from ...ddpm_core.demo.model import CONTEXT, FOLDER, TEXT, UNET, VAE
+from ...ddpm_core.demo.preview import load as load_preview
 from ...ddpm_core.demo.words import warning
 from .wires import say
 
@@ -100,6 +101,14 @@ class DemoLatent(comfy.latent_formats.LatentFormat):
         preview = json.loads((FOLDER / "preview.json").read_text())
         self.latent_rgb_factors = preview["latent_rgb_factors"]
         self.latent_rgb_factors_bias = preview["latent_rgb_factors_bias"]
+
+    def for_preview(self, latent: torch.Tensor) -> torch.Tensor:
+        """What ComfyUI's linear preview turns into the right colours: F^+ (RGB - bias), with RGB
+        from the tiny decoder. (B, 4, h, w) -> (B, 4, 4 h, 4 w)."""
+        decoder = load_preview().to(latent.device)
+        rgb = decoder(latent.float()).movedim(1, -1)
+        factors, bias = (rgb.new_tensor(one) for one in (self.latent_rgb_factors, self.latent_rgb_factors_bias))
+        return ((rgb - bias) @ torch.linalg.pinv(factors)).movedim(-1, 1)
 
 
 class DemoConfig(comfy.supported_models_base.BASE):

@@ -41,7 +41,11 @@ def progress(model, steps: int) -> Callable:
     """ComfyUI's progress bar and preview of the running node, as a sampler's callback."""
     import latent_preview
 
-    return latent_preview.prepare_callback(model, steps)
+    callback = latent_preview.prepare_callback(model, steps)
+    seen = getattr(model.get_model_object("latent_format"), "for_preview", None)  # the demo model's
+    if seen is None:
+        return callback
+    return lambda index, x0_hat, x, total: callback(index, seen(x0_hat), x, total)
 
 
 def run(
