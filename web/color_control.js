@@ -20,13 +20,21 @@ export function addColorControl(node) {
   const swatch = document.createElement("label");
   const input = document.createElement("input");
   input.type = "color";
-  const shape = { display: "block", height: "100%", borderRadius: "10px", boxSizing: "border-box" };
+  const shape = { display: "block", height: "100%", margin: "0 auto", borderRadius: "10px", boxSizing: "border-box" };
   Object.assign(swatch.style, { ...shape, cursor: "pointer" });
   Object.assign(input.style, { width: "100%", height: "100%", opacity: "0", cursor: "inherit" });
   swatch.append(input);
   box.append(swatch);
 
+  /** Where the canvas draws the widgets it lies on its text; Nodes 2.0 says no places. */
+  function place() {
+    const up = widgetOf(node, "pick_color")?.y - text.y;
+    box.style.transform = up > 0 ? `translateY(${-up}px)` : "";
+    swatch.style.width = up > 0 ? "30%" : "100%";
+  }
+
   function follow() {
+    place();
     const color = parseColor(text.value);
     if (color) input.value = color;
     input.disabled = Boolean(text.computedDisabled);
