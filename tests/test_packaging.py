@@ -25,6 +25,7 @@ SHIPPED = (
     "nodes",
     "pyproject.toml",
     "requirements.txt",
+    "subgraphs",
     "web",
 )
 # For any of these the registry keeps a version back; its rules are not published, authors told each other.

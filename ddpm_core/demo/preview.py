@@ -38,7 +38,7 @@ def decoder() -> nn.Sequential:
 def load(path: Path = FILE) -> nn.Sequential:
     fitted = decoder()
     fitted.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return fitted.eval().requires_grad_(False)
+    return fitted.train(False).requires_grad_(False)
 
 
 def fit(latents: Tensor, pictures: Tensor, steps: int, batch: int = 16, seed: int = 0) -> nn.Sequential:
@@ -57,7 +57,7 @@ def fit(latents: Tensor, pictures: Tensor, steps: int, batch: int = 16, seed: in
         error.backward()
         optimizer.step()
         schedule.step()
-    return model.eval()
+    return model.train(False)
 
 
 @torch.no_grad()
@@ -65,7 +65,7 @@ def _examples(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Latents of random scenes, and the scenes in the preview's size, in [-1, 1]."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(FOLDER / "vae", low_cpu_mem_usage=False).float().eval()
+    vae = AutoencoderKL.from_pretrained(FOLDER / "vae", low_cpu_mem_usage=False).float().train(False)
     latents, pictures = [], []
     for scene in random_scenes(count, seed):
         picture = 2 * render([scene]) - 1

@@ -25,9 +25,10 @@ AT = f"""([kind, x, y]) => {{
     const [left, top] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + x, node.pos[1] + y])
     return [frame.left + left, frame.top + top]
 }}"""
+# Not the middle: there the colour bar lies.
 WIDGET_AT = f"""([kind, name]) => {{
     const node = {NODE}, widget = node.widgets.find(one => one.name === name)
-    return [node.size[0] / 2, widget.y + 10]
+    return [node.size[0] / 4, widget.y + 10]
 }}"""
 SLOT_AT = f"""([kind, name]) => {{
     const node = {NODE}, input = node.inputs.findIndex(slot => slot.name === name)
