@@ -21,7 +21,8 @@ export function addColorControl(node) {
   const input = document.createElement("input");
   input.type = "color";
   const shape = { display: "block", height: "100%", margin: "0 auto", borderRadius: "10px", boxSizing: "border-box" };
-  Object.assign(swatch.style, { ...shape, cursor: "pointer" });
+  Object.assign(swatch.style, { ...shape, cursor: "pointer", pointerEvents: "auto" });
+  box.style.pointerEvents = "none"; // beside the bar, clicks are for the text below
   Object.assign(input.style, { width: "100%", height: "100%", opacity: "0", cursor: "inherit" });
   swatch.append(input);
   box.append(swatch);
