@@ -14,6 +14,7 @@ from torch import Tensor
 from ..ddpm_core import NoiseMaps, replay
 from ..ddpm_core.edits.faithful import faithful
 from ..ddpm_core.plan import DEMO, PAPER
+from .host.attention import SOURCE, Attending, AttentionControl, AttentionControlType
 from .host.guidance import Edit
 from .host.guided import GuidedRun, Running, make_guider, sample
 from .host.masks import MASK_REMEDY, both_masks, mask_problem, noise_mask
@@ -101,6 +102,12 @@ class NoiseMapEdit(io.ComfyNode):
                     tooltip="Several edits at once, from Add Edit. positive is then the prompt of the inversion, and "
                     "cfg unused; with source connected, positive at cfg is one more edit.",
                 ),
+                AttentionControlType.Input(
+                    "attention",
+                    optional=True,
+                    tooltip="What of the source's attention the edit takes over, from Prompt-to-Prompt or Mutual "
+                    "Self-Attention. One more sample a step while it acts.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The edited picture, for VAE Decode.")],
         )
@@ -118,10 +125,14 @@ class NoiseMapEdit(io.ComfyNode):
         source=None,
         faithfulness=0.0,
         edits=None,
+        attention=None,
         **kwargs,
     ) -> io.NodeOutput:
         check_fits("NoiseMapEdit", noise_maps, model)
         sockets = {**SOCKETS, "skip": SKIP, "mask": Socket("mask", MASK_REMEDY), "strength": Socket("faithfulness")}
+        if not isinstance(attention, AttentionControl | None):
+            problem = f"an ATTENTION_CONTROL of this pack is needed; got {type(attention).__name__}."
+            raise NodeError("NoiseMapEdit", "attention", problem, "Use Prompt-to-Prompt or Mutual Self-Attention.")
         with naming("NoiseMapEdit", "model", **sockets):
             maps = _skipped(noise_maps, skip)
             if mask is not None:
@@ -133,7 +144,7 @@ class NoiseMapEdit(io.ComfyNode):
             if faithfulness:
                 maps = faithful(maps, faithfulness)
             guider = edit_guider("NoiseMapEdit", maps, model, positive, negative, cfg, source, edits)
-            samples = sample_along(maps, guider)
+            samples = sample_along(maps, guider, attention=attention)
         mask = {} if maps.mask is None else {"noise_mask": maps.mask}
         return io.NodeOutput({"samples": samples, **mask})
 
@@ -205,18 +216,26 @@ def _skipped(maps: NoiseMaps, skip: int) -> NoiseMaps:
     return maps if skip < 0 else maps.skip(skip)
 
 
-def sample_along(maps: NoiseMaps, guider, callback: Callable | None = None) -> Tensor:
+def sample_along(
+    maps: NoiseMaps, guider, callback: Callable | None = None, attention: AttentionControl | None = None
+) -> Tensor:
     """The edit (B, C, *S), as on LATENT wires: sampling along all of the maps under the guider's
     prompts. ``callback`` as for ``sample``."""
-    latent, work = maps_latent(maps, guider.model_patcher), GuidedRun(partial(_walk, maps))
+    latent, work = maps_latent(maps, guider.model_patcher), GuidedRun(partial(_walk, maps, attention=attention))
+    if attention is not None:
+        guider.inner_set_conds({SOURCE: attention.source})
     return sample(guider, latent, maps.sigmas, work, maps.seed, maps.mask, callback)
 
 
-def _walk(maps: NoiseMaps, running: Running, mask: Tensor | None = None) -> Tensor:
+def _walk(
+    maps: NoiseMaps, running: Running, mask: Tensor | None = None, attention: AttentionControl | None = None
+) -> Tensor:
     """``mask``: default the maps' own, which is the one that the guider has for the model. Outside of
     the regions of all its edits nothing changes either."""
     mask = both_masks(maps.mask if mask is None else mask, getattr(running.guider, "region", None))
-    return replay(running.denoise, maps, mask=mask, device=running.latent.device, callback=running.report)
+    attending = None if attention is None else Attending("NoiseMapEdit", running, maps, attention)
+    denoise, local = (running.denoise, None) if attending is None else (attending.denoise, attending.mask)
+    return replay(denoise, maps, mask=mask, local=local, device=running.latent.device, callback=running.report)
 
 
 def _walk_for_sockets(maps: NoiseMaps, running: Running) -> Tensor:

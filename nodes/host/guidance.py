@@ -52,10 +52,10 @@ class SourceGuider(comfy.samplers.CFGGuider):
         at_work = [(self.conds[name], edit) for name, edit in zip(self.names, self.edits) if _works(edit, level)]
         prompts = [prompt for prompt, _ in at_work]
         if _reads_branches(options):
-            s, u = self._ask([source, negative], x, timestep, options)
-            predictions = [self._ask([prompt], x, timestep, options)[0] for prompt in prompts]
+            s, u = ask(self.inner_model, [source, negative], x, timestep, options)
+            predictions = [ask(self.inner_model, [prompt], x, timestep, options)[0] for prompt in prompts]
         else:
-            s, u, *predictions = self._ask([source, negative, *prompts], x, timestep, options)
+            s, u, *predictions = ask(self.inner_model, [source, negative, *prompts], x, timestep, options)
         base = [s, u]
         settings = {"model": self.inner_model, "model_options": options, "cond_scale": self.source_cfg}
         for function in options.get("sampler_pre_cfg_function", []):
@@ -67,11 +67,13 @@ class SourceGuider(comfy.samplers.CFGGuider):
         terms = [Term(t, edit.scale, mask) for t, (_, edit), mask in zip(predictions, at_work, masks)]
         return several(base, s, terms)
 
-    def _ask(self, prompts: list, x: Tensor, timestep: Tensor, options: dict) -> list[Tensor]:
-        if "sampler_calc_cond_batch_function" in options:
-            request = {"conds": prompts, "input": x, "sigma": timestep, "model": self.inner_model}
-            return options["sampler_calc_cond_batch_function"]({**request, "model_options": options})
-        return comfy.samplers.calc_cond_batch(self.inner_model, prompts, x, timestep, options)
+
+def ask(inner_model, prompts: list, x: Tensor, timestep: Tensor, options: dict) -> list[Tensor]:
+    """x0_hat under each of a running guider's prompts, in the way that the options want."""
+    if "sampler_calc_cond_batch_function" in options:
+        request = {"conds": prompts, "input": x, "sigma": timestep, "model": inner_model}
+        return options["sampler_calc_cond_batch_function"]({**request, "model_options": options})
+    return comfy.samplers.calc_cond_batch(inner_model, prompts, x, timestep, options)
 
 
 def _reads_branches(options: dict) -> bool:

@@ -23,7 +23,8 @@ class Running:
     """What work has to go by: the guider's denoiser, and what the guider was asked for."""
 
     guider: comfy.samplers.CFGGuider
-    denoise: Denoise
+    options: dict  # the run's model options
+    denoise: Denoise  # with model options as a third argument: these instead of the run's own
     latent: Tensor  # (B, C, *S) in the model's space, on its device
     sigmas: Tensor  # (T+1,)
     mask: Tensor | None  # (B, 1, *S): the noise mask on the LATENT wire
@@ -98,16 +99,18 @@ class GuidedRun(comfy.samplers.Sampler):
     ):
         total = len(sigmas) - 1
 
-        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        def denoise(x: Tensor, sigma: Tensor, options: dict | None = None) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            return model_wrap(x.float(), sigma.float(), **extra_args)
+            own = {} if options is None else {"model_options": options}
+            return model_wrap(x.float(), sigma.float(), **{**extra_args, **own})
 
         def report(index: int, x0_hat: Tensor, x: Tensor) -> None:
             if callback is not None:
                 callback(index, x0_hat.float(), x.float(), total)
 
         mask = None if denoise_mask is None else denoise_mask[:, :1]
-        return self.work(Running(model_wrap, denoise, latent_image, sigmas, mask, report))
+        options = extra_args.get("model_options") or {}
+        return self.work(Running(model_wrap, options, denoise, latent_image, sigmas, mask, report))
 
 
 class _Aside(GuidedRun):

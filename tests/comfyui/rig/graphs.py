@@ -30,6 +30,10 @@ IDS = [
     "EditMetrics",
     "LoadDemoModel",
     "DrawDemoScene",
+    "PromptPair",
+    "PromptToPrompt",
+    "MutualSelfAttention",
+    "EditDirection",
 ]
 # The nodes' names as a person sees them.
 SEEN = {kind: info["display_name"] for kind, info in json.loads(GOLDEN.read_text("utf-8")).items()}

@@ -18,6 +18,11 @@ import torch
 from PIL import Image
 
 from ddpm_core import NoiseMaps, Plan, flip, mix, paint, parse_color, push_color, replay, shift
+from ddpm_core.attention.local_blend import Blending, LocalBlend
+from ddpm_core.attention.masactrl import Mutual
+from ddpm_core.attention.pix2pix_zero import sentences
+from ddpm_core.attention.prompt_to_prompt import Control
+from ddpm_core.attention.words import align
 from ddpm_core.demo import scenes
 from ddpm_core.demo.model import FOLDER
 from ddpm_core.edits.scale import scale
@@ -26,10 +31,12 @@ from ddpm_core.measure.metrics import psnr
 from ddpm_core.measure.pictures import kept_in_grey, labelled_grid, to_image
 from ddpm_core.measure.plots import figure_picture, statistics_figure
 from ddpm_core.measure.stats import statistics
+from ddpm_core.models.attention import controlled
 from ddpm_core.models.stable_diffusion import Edit, Pipeline
 from ddpm_core.regions import difference, mask_of
 
 DOCS = Path(__file__).resolve().parents[3] / "web" / "docs"
+DIRECTIONS = DOCS.parents[1] / "nodes" / "directions"
 STEPS, SKIP, GUIDANCE = 50, 18, 3.0
 SIDE = 120  # so that labels can be read in the help panel as narrow as it opens
 
@@ -104,6 +111,48 @@ def edit_page():
             panel("lost:\nskip 0, cfg 8", maps_of(STAR, skip=0), green, 8),
         ],
     ]
+
+
+def attended(label, drawn, target, skip=SKIP, control=True, mutual=None, blend=()):
+    """An edit that takes over attention of the source."""
+    pipe, maps = pipeline(), maps_of(drawn, skip=skip)
+    pair = align(pipe.tokens(words(drawn)), pipe.tokens(target))
+    control = Control(pair) if control else None
+    plane = tuple(maps.latents.shape[-2:])
+    blending = Blending(LocalBlend(pair, blend), len(maps.residuals), plane) if blend else None
+    options = {"control": control, "mutual": mutual, "blending": blending, "guidance": GUIDANCE}
+    denoise = controlled(pipe, maps, words(drawn), target, **options)
+    return label, pipe.decode(replay(denoise, maps, local=blending and blending.mask))[0]
+
+
+def prompt_to_prompt_page():
+    heart, dotted = words(STAR, shape="heart", color="green"), words(STAR, fill="dotted")
+    free = maps_of(STAR, skip=6)
+    return [
+        [source(STAR), panel('"dotted",\nskip 6', free, dotted), panel('"green heart",\nskip 6', free, heart)],
+        [
+            ("skip 6 and\nPrompt-to-Prompt:", picture(STAR)),
+            attended('"dotted"', STAR, dotted, skip=6),
+            attended('"green heart",\nlocal blend', STAR, heart, skip=6, blend=("star", "heart")),
+        ],
+    ]
+
+
+def mutual_page():
+    heart = words(STAR, shape="heart")
+    plain = panel('"heart", skip 6', maps_of(STAR, skip=6), heart)
+    taken = attended("and mutual\nself-attention", STAR, heart, skip=6, control=False, mutual=Mutual())
+    return [[source(STAR), plain, taken]]
+
+
+def direction_page():
+    pipe, maps, panels = pipeline(), maps_of(STAR, skip=12), [source(STAR)]
+    for name in ("demo, star to heart", "demo, red to green"):
+        text = (DIRECTIONS / f"{name}.txt").read_text("utf-8")
+        moved = pipe.moved(words(STAR), *sentences(text))
+        denoise = pipe.denoiser_from_source(words(STAR), moved, guidance=GUIDANCE, source_guidance=1.0)
+        panels.append((name.removeprefix("demo, "), pipe.decode(replay(denoise, maps))[0]))
+    return [panels]
 
 
 def sampler_page():
@@ -317,6 +366,9 @@ PAGES = {
     "AddEdit": several_page,
     "EditGuider": guider_page,
     "MaskFromPrompts": mask_page,
+    "PromptToPrompt": prompt_to_prompt_page,
+    "MutualSelfAttention": mutual_page,
+    "EditDirection": direction_page,
     "EditGrid": grid_page,
     "ShiftNoise": shift_page,
     "ColorMaskEdit": color_page,
