@@ -145,14 +145,17 @@ def mutual_page():
     return [[source(STAR), plain, taken]]
 
 
+def directed(label, drawn, name):
+    """An edit along a ready direction, guided from the source."""
+    pipe, maps = pipeline(), maps_of(drawn, skip=12)
+    moved = pipe.moved(words(drawn), *sentences((DIRECTIONS / f"{name}.txt").read_text("utf-8")))
+    denoise = pipe.denoiser_from_source(words(drawn), moved, guidance=GUIDANCE, source_guidance=1.0)
+    return label, pipe.decode(replay(denoise, maps))[0]
+
+
 def direction_page():
-    pipe, maps, panels = pipeline(), maps_of(STAR, skip=12), [source(STAR)]
-    for name in ("demo, star to heart", "demo, red to green"):
-        text = (DIRECTIONS / f"{name}.txt").read_text("utf-8")
-        moved = pipe.moved(words(STAR), *sentences(text))
-        denoise = pipe.denoiser_from_source(words(STAR), moved, guidance=GUIDANCE, source_guidance=1.0)
-        panels.append((name.removeprefix("demo, "), pipe.decode(replay(denoise, maps))[0]))
-    return [panels]
+    ready = ("star to heart", "red to green")
+    return [[source(STAR), *(directed(label, STAR, f"demo, {label}") for label in ready)]]
 
 
 def sampler_page():

@@ -25,6 +25,8 @@ from tests.comfyui.rig.help_pictures import (
     HEART,
     RING,
     STAR,
+    attended,
+    directed,
     edit,
     maps_of,
     picture,
@@ -161,6 +163,15 @@ def look():
     return ImageOps.pad(to_image(figure_picture(statistics_figure(found))), (SIDE, SIDE), color="white")
 
 
+def one_word():
+    _, changed = attended("dotted", STAR, words(STAR, fill="dotted"), skip=6)
+    return inset(changed, picture(STAR))
+
+
+def along_a_direction():
+    return inset(directed("heart", STAR, "demo, star to heart")[1], picture(STAR))
+
+
 PICTURES = {
     "Edit a picture by text": text,
     "Edit a picture by text (fast)": fast,
@@ -175,6 +186,8 @@ PICTURES = {
     "Reconstruct a picture": given_back,
     "Measure an edit": measured,
     "What the noise maps look like": look,
+    "Change one word": one_word,
+    "From cat to dog, a direction": along_a_direction,
 }
 # What stands on the card of a template whose model is not here.
 CARDS = {
