@@ -1,4 +1,4 @@
-"""Drawn scenes with a known truth: one shape on a shaded background with a few grey dots.
+"""Drawn scenes with a known truth: one thick, lit shape on a shaded ground with a few pebbles.
 
 A scene's caption names its shape, fill, colour and background. What the caption does not say
 (position, size, rotation, the shading of the background, the dots) is what an edit must keep. As
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+
+from . import relief
 
 SIZE = 192  # pixels a side of the demo model's pictures
 
@@ -30,10 +32,11 @@ COLORS = {
     "pink": (0.96, 0.45, 0.70),
 }
 BACKGROUNDS = {name: tuple(0.62 * v + 0.38 for v in rgb) for name, rgb in COLORS.items()}
-DOT_GREY = 0.42
+PEBBLE = 0.46  # the grey of the pebbles
 MAX_DOTS = 5
 TINT = 0.6  # how far the second colour of a fill goes towards white
-SHADOW = 0.35  # how dark the shape's soft shadow is
+SHADOW = 0.42  # how dark shadows are
+SHADOW_AWAY = (0.020, 0.027)  # how far the shape's shadow falls
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Scene:
     shade_angle: float = 0.0
     shade: float = 0.1
     dots: tuple[tuple[float, float, float], ...] = ()  # (x, y, radius) each
+    relief: float = 1.0  # 1 is a thick piece under the light, 0 flat paper
 
     def __post_init__(self):
         for value, known, what in (
@@ -125,63 +129,6 @@ def scene_with(seed: int, **changes) -> Scene:
     return replace(random_scene(generator), **changes)
 
 
-def _polygon(p: Tensor, corners: Sequence[tuple[float, float]]) -> Tensor:
-    """Signed distance to a closed polygon. p: (..., 2); returns (...), negative inside."""
-    nearest = torch.full(p.shape[:-1], torch.inf)
-    inside = torch.zeros(p.shape[:-1], dtype=torch.bool)
-    for (ax, ay), (bx, by) in zip(corners, [*corners[1:], corners[0]]):
-        ex, ey = bx - ax, by - ay
-        wx, wy = p[..., 0] - ax, p[..., 1] - ay
-        along = ((wx * ex + wy * ey) / (ex * ex + ey * ey)).clamp(0, 1)
-        nearest = torch.minimum(nearest, (wx - along * ex) ** 2 + (wy - along * ey) ** 2)
-        crosses = (ay > p[..., 1]) != (by > p[..., 1])
-        if ey != 0:
-            inside ^= crosses & (wx < ex * wy / ey)
-    return torch.where(inside, -1.0, 1.0) * nearest.sqrt()
-
-
-def _star_corners(points: int, inner: float, outer: float) -> list[tuple[float, float]]:
-    radii = (outer, inner) * points
-    return [(r * math.sin(i * math.pi / points), -r * math.cos(i * math.pi / points)) for i, r in enumerate(radii)]
-
-
-def _heart_corners(count: int = 40) -> list[tuple[float, float]]:
-    corners = []
-    for i in range(count):
-        t = 2 * math.pi * i / count
-        heart_y = 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)
-        corners.append((16 * math.sin(t) ** 3 / 16.5, -(heart_y + 2.5) / 16.5))
-    return corners
-
-
-_TRIANGLE = _star_corners(3, 0.53, 1.06)  # a star whose inner corners lie on its sides
-_STAR = _star_corners(5, 0.50, 1.08)
-_HEART = _heart_corners()
-_A, _B = 0.34, 0.95  # half the width and half the length of the cross's arms
-_CROSS = [
-    *((_A, -_B), (_A, -_A), (_B, -_A)),
-    *((_B, _A), (_A, _A), (_A, _B)),
-    *((-_A, _B), (-_A, _A), (-_B, _A)),
-    *((-_B, -_A), (-_A, -_A), (-_A, -_B)),
-]
-
-
-def _distance(shape: str, p: Tensor) -> Tensor:
-    """Signed distance of points in the shape's own frame (unit radius). p: (..., 2) -> (...)."""
-    if shape == "circle":
-        return p.norm(dim=-1) - 0.88
-    if shape == "square":
-        q = p.abs() - 0.72
-        return q.clamp(min=0).norm(dim=-1) + q.amax(-1).clamp(max=0) - 0.05
-    if shape == "ring":
-        return (p.norm(dim=-1) - 0.72).abs() - 0.24
-    if shape == "moon":
-        cut = (p - torch.tensor([0.46, -0.12])).norm(dim=-1) - 0.72
-        return torch.maximum(p.norm(dim=-1) - 0.98, -cut)
-    corners = {"triangle": _TRIANGLE, "star": _STAR, "heart": _HEART, "cross": _CROSS}[shape]
-    return _polygon(p, corners)
-
-
 def _fill_amount(fill: str, p: Tensor, soft: Tensor) -> Tensor:
     """Share of the second colour at points of the shape's frame. p: (n, ..., 2), soft: (n, ...)
     half a pixel."""
@@ -202,7 +149,7 @@ def _fill_amount(fill: str, p: Tensor, soft: Tensor) -> Tensor:
 
 def coverage(scenes: Sequence[Scene]) -> Tensor:
     """How much of each pixel the shape covers. Returns (B, 1, SIZE, SIZE) in [0, 1]."""
-    return layers(scenes, *_grid(scenes, SIZE, None, 1.0))[0][:, None]
+    return layers(scenes, *_grid(scenes, SIZE, None, 1.0)).cover[:, None]
 
 
 def _grid(scenes, size, window, span):
@@ -212,29 +159,46 @@ def _grid(scenes, size, window, span):
     return torch.stack((x, y), dim=-1) + origin[:, None, None, :], span / size
 
 
-def layers(scenes, points: Tensor, pixel: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Shape coverage, share of the second colour, and soft shadow at points (B, H, W, 2); each (B,
-    H, W)."""
+@dataclass(frozen=True)
+class Layers:
+    """What a picture is made of, each (B, H, W) in [0, 1]."""
+
+    cover: Tensor  # how much of the pixel the shape covers
+    second: Tensor  # share of the second colour of the fill
+    shade: Tensor  # what the shape's colour is multiplied with
+    gloss: Tensor  # the highlight on it
+    shadow: Tensor  # how dark the ground is under the shape's shadow
+
+
+def layers(scenes: Sequence[Scene], points: Tensor, pixel: float) -> Layers:
+    """The layers of scenes at points (B, H, W, 2) of a grid of ``pixel`` spacing."""
     radius = torch.tensor([s.radius for s in scenes])[:, None, None]
     angle = torch.tensor([s.angle for s in scenes])[:, None, None]
     center = torch.tensor([(s.x, s.y) for s in scenes])[:, None, None, :]
+    high = torch.tensor([s.relief for s in scenes])[:, None, None]
 
     def frame(points):
         q = (points - center) / radius[..., None]
         cos, sin = torch.cos(angle), torch.sin(angle)
         return torch.stack((cos * q[..., 0] + sin * q[..., 1], cos * q[..., 1] - sin * q[..., 0]), dim=-1)
 
-    own, shifted = frame(points), frame(points - torch.tensor([0.012, 0.020]))
+    own, shifted = frame(points), frame(points - torch.tensor(SHADOW_AWAY))
     soft = (0.5 * pixel / radius).expand(points.shape[:-1])
-    cover, shadow, second = (torch.empty(points.shape[:-1]) for _ in range(3))
+    cover, second, close, cast = (torch.empty(points.shape[:-1]) for _ in range(4))
+    depth, slope = torch.empty(points.shape[:-1]), torch.empty(points.shape)
     for shape in {s.shape for s in scenes}:
         rows = torch.tensor([i for i, s in enumerate(scenes) if s.shape == shape])
-        cover[rows] = (0.5 - _distance(shape, own[rows]) / (2 * soft[rows])).clamp(0, 1)
-        shadow[rows] = torch.sigmoid(-_distance(shape, shifted[rows]) / 0.06)
+        away = relief.distance(shape, own[rows])
+        cover[rows] = (0.5 - away / (2 * soft[rows])).clamp(0, 1)
+        close[rows] = torch.sigmoid(-away / 0.045)
+        cast[rows] = torch.sigmoid(-relief.distance(shape, shifted[rows]) / 0.085)
+        depth[rows], slope[rows] = relief.walls(shape, own[rows])
     for fill in {s.fill for s in scenes}:
         rows = torch.tensor([i for i, s in enumerate(scenes) if s.fill == fill])
         second[rows] = _fill_amount(fill, own[rows], soft[rows])
-    return cover, second, shadow
+    shade, gloss = relief.shine(depth, slope, angle, high)
+    shadow = high * (1 - (1 - 0.5 * SHADOW * close) * (1 - SHADOW * cast))
+    return Layers(cover, second, shade, gloss, shadow)
 
 
 def render(
@@ -246,9 +210,8 @@ def render(
     (default: the whole picture).
     """
     points, pixel = _grid(scenes, size, window, span)
-    cover, second, shadow = (part[..., None] for part in layers(scenes, points, pixel))
     color = torch.tensor([COLORS[s.color] for s in scenes])[:, None, None, :]
-    picture = _compose(_ground(scenes, points, pixel), shadow, cover, color + TINT * second * (1 - color))
+    picture = _compose(_ground(scenes, points, pixel), layers(scenes, points, pixel), color)
     return picture.permute(0, 3, 1, 2).contiguous()
 
 
@@ -258,22 +221,29 @@ def candidates(scene: Scene, size: int) -> Tensor:
     variants = [replace(scene, shape=shape, fill=fill) for shape in SHAPES for fill in FILLS]
     points, pixel = _grid([scene], size, None, 1.0)
     parts = layers(variants, points.expand(len(variants), *points.shape[1:]), pixel)
-    cover, second, shadow = (
-        part.unflatten(0, (len(SHAPES), len(FILLS)))[:, :, None, None, ..., None] for part in parts
-    )
+    parts = Layers(*(getattr(parts, f.name).unflatten(0, (8, 4))[:, :, None, None] for f in fields(Layers)))
     grounds = [replace(scene, background=name) for name in BACKGROUNDS]
     color = torch.tensor(list(COLORS.values()))[:, None, None, None, :]
     ground = _ground(grounds, points.expand(len(grounds), *points.shape[1:]), pixel)
-    return _compose(ground, shadow, cover, color + TINT * second * (1 - color)).movedim(-1, -3)
+    return _compose(ground, parts, color).movedim(-1, -3)
 
 
 def _paint(picture: Tensor, amount: Tensor, color: Tensor | float) -> Tensor:
     return picture + amount * (color - picture)
 
 
-def _compose(ground: Tensor, shadow: Tensor, cover: Tensor, color: Tensor) -> Tensor:
-    """A shape with its shadow on the ground, all (..., H, W, 3 or 1)."""
-    return _paint(_paint(ground, SHADOW * shadow, 0.0), cover, color)
+def paint_and_rest(ground: Tensor, parts: Layers) -> tuple[Tensor, Tensor]:
+    """A picture is linear in the shape's colour: ``paint * color + rest``. ground (..., H, W, 3);
+    paint (..., H, W, 1), rest (..., H, W, 3)."""
+    cover, second, shade, gloss, shadow = (getattr(parts, f.name)[..., None] for f in fields(Layers))
+    paint = cover * shade * (1 - TINT * second)
+    return paint, ground * (1 - shadow) * (1 - cover) + cover * (shade * TINT * second + gloss)
+
+
+def _compose(ground: Tensor, parts: Layers, color: Tensor) -> Tensor:
+    """A shape with its shadow on the ground; ground and color (..., H, W, 3 or 1)."""
+    paint, rest = paint_and_rest(ground, parts)
+    return paint * color + rest
 
 
 def _ground(scenes: Sequence[Scene], points: Tensor, pixel: float) -> Tensor:
@@ -284,11 +254,17 @@ def _ground(scenes: Sequence[Scene], points: Tensor, pixel: float) -> Tensor:
     picture = (torch.tensor([BACKGROUNDS[s.background] for s in scenes])[:, None, None, :] * light[..., None]).clamp(
         0, 1
     )
-    dots = torch.full((len(scenes), MAX_DOTS, 3), -9.0)
+    dots = torch.tensor((-9.0, -9.0, 0.01)).repeat(len(scenes), MAX_DOTS, 1)  # out of sight
     for i, scene in enumerate(scenes):
         if scene.dots:
             dots[i, : len(scene.dots)] = torch.tensor(scene.dots)
     for x, y, r in dots.permute(1, 2, 0):
-        away = torch.hypot(points[..., 0] - x[:, None, None], points[..., 1] - y[:, None, None]) - r[:, None, None]
-        picture = _paint(picture, (0.5 - away / pixel).clamp(0, 1)[..., None], DOT_GREY)
+        x, y, r = x[:, None, None], y[:, None, None], r[:, None, None]
+        u, v = (points[..., 0] - x) / r, (points[..., 1] - y) / r
+        lx, ly, lz = relief.LIGHT
+        cast = torch.hypot(u + 0.55 * lx / lz, v + 0.55 * ly / lz)
+        picture = _paint(picture, (SHADOW * torch.sigmoid((1.0 - cast) / 0.16))[..., None], 0.0)
+        shade, gloss = relief.lit(0.97 * u, 0.97 * v)
+        cover = (0.5 - (torch.hypot(u, v) - 1) * r / pixel).clamp(0, 1)
+        picture = _paint(picture, cover[..., None], (PEBBLE * shade + gloss)[..., None])
     return picture
