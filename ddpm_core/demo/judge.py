@@ -24,16 +24,15 @@ from .model import FOLDER
 from .scenes import (
     BACKGROUNDS,
     COLORS,
-    DOT_GREY,
     FILLS,
     SHADOW,
     SHAPES,
     SIZE,
-    TINT,
     Scene,
     caption,
     coverage,
     layers,
+    paint_and_rest,
     random_scenes,
     render,
 )
@@ -43,6 +42,7 @@ HELD_OUT = 90210  # seed of the scenes reported on; no training used it
 BATCH = 16
 
 _GRID = 48  # pixels a side at which pictures are compared
+_PEBBLE = 5  # pixels of that grid: more than a pebble is wide
 _ANGLES = torch.linspace(-0.45, 0.45, 7).tolist()
 _STEPS = (0.004, 0.004, 0.004, 0.03)  # x, y, radius, angle: steps of the finite differences
 _REACH = 6.0  # the farthest one round of refinement goes, in such steps
@@ -63,8 +63,9 @@ def judge(pictures: Tensor, near: Sequence[Scene] | None = None) -> list[Scene]:
     """The drawn scene nearest to each picture in squared error, among all shapes, fills, colors
     and backgrounds.
 
-    pictures: (B, 3, 192, 192) in [0, 1]. Position, radius, angle and shading are fitted; dots
-    and an even color cast of the background are looked past, and no dots are returned. Something
+    pictures: (B, 3, 192, 192) in [0, 1]. Position, radius, angle and shading are fitted, and
+    whether the scene is lit or flat; pebbles and an even color cast of the background are looked
+    past, and no dots are returned. Something
     is named even where nothing is drawn. With ``near``, one scene for each picture, the fit of
     position, radius and angle only starts from that scene's (an edited picture is judged where
     its source was drawn) and goes at most 0.2 away.
@@ -131,7 +132,8 @@ def _judge_one(picture: Tensor, near: Scene | None) -> Scene:
         starts = _place(blank, points[mask])
     else:
         starts = [replace(blank, shape=s, x=near.x, y=near.y, radius=near.radius, angle=near.angle) for s in SHAPES]
-    scenes, residual = _recolor([replace(s, fill=fill) for fill in FILLS for s in starts], view)
+    variants = [replace(s, fill=fill, relief=relief) for relief in (1.0, 0.0) for fill in FILLS for s in starts]
+    scenes, residual = _recolor(variants, view)
     ranked = [scenes[i] for i in residual.square().sum(1).argsort(descending=True).tolist()]
     scenes = list({(s.shape, s.fill): s for s in ranked}.values())  # the best start of each shape and fill
     for keep, rounds in _SCHEDULE:
@@ -179,16 +181,17 @@ def _fit_background(picture: Tensor, points: Tensor) -> tuple[str, Tensor, Tenso
 
 
 def _find_shape(picture: Tensor, lit: Tensor) -> tuple[Tensor, Tensor]:
-    """The ground with the dots of the picture on it (H, H, 3), and a mask (H, H) of what is
-    neither ground nor shadow."""
-    grey = DOT_GREY - lit
-    share = ((picture - lit) * grey).sum(-1, keepdim=True) / grey.square().sum(-1, keepdim=True)
-    dotted = lit + share.clamp(0, 1) * grey
-    is_dot = (picture - dotted).norm(dim=-1) < 0.08
-    ground = torch.where(is_dot[..., None], dotted, lit)
-    dark = ((picture * lit).sum(-1, keepdim=True) / lit.square().sum(-1, keepdim=True)).clamp(1 - SHADOW, 1)
-    mask = ~is_dot & ((picture - dark * lit).norm(dim=-1) > 0.1)
-    return ground, mask if mask.any() else ~mask
+    """The ground with the pebbles of the picture on it (H, H, 3), and a mask (H, H) of what is
+    neither ground nor shadow nor as small as a pebble."""
+    darkest = (1 - SHADOW) * (1 - SHADOW / 2)
+    dark = ((picture * lit).sum(-1, keepdim=True) / lit.square().sum(-1, keepdim=True)).clamp(darkest, 1)
+    strange = ((picture - dark * lit).norm(dim=-1) > 0.1).float()[None]
+    core = -F.max_pool2d(-strange, _PEBBLE, stride=1, padding=_PEBBLE // 2)  # erosion: a pebble has none
+    near = F.max_pool2d(core, 2 * _PEBBLE + 1, stride=1, padding=_PEBBLE)
+    mask = (strange * near)[0] > 0
+    mask = mask if mask.any() else strange[0] > 0
+    is_pebble = (strange[0] > 0) & ~mask
+    return torch.where(is_pebble[..., None], picture, lit), mask if mask.any() else ~mask
 
 
 @lru_cache
@@ -218,9 +221,8 @@ def _parts(scenes: Sequence[Scene], view: _View) -> tuple[Tensor, Tensor]:
     """A view's pixels are ``color * paint + rest`` if the scenes are drawn there; paint (K, n,
     1) and picture - rest (K, n, 3)."""
     points = view.points.expand(len(scenes), 1, *view.points.shape)
-    cover, second, shadow = (part[:, 0, :, None] for part in layers(scenes, points, 1 / _GRID))
-    rest = view.ground * (1 - SHADOW * shadow) * (1 - cover) + TINT * second * cover
-    return cover * (1 - TINT * second), view.pixels - rest
+    paint, rest = paint_and_rest(view.ground, layers(scenes, points, 1 / _GRID))
+    return paint[:, 0], view.pixels - rest[:, 0]
 
 
 def _residual(scenes: Sequence[Scene], view: _View) -> Tensor:

@@ -122,7 +122,7 @@ class DemoConfig(comfy.supported_models_base.BASE):
         "channel_mult": _multiples(UNET["block_out_channels"]),
         "num_res_blocks": [UNET["layers_per_block"]] * 3,
         "transformer_depth": [0, 1, 1],
-        "transformer_depth_output": [0, 0, 1, 1, 1, 1],
+        "transformer_depth_output": [1] * 6,
         "transformer_depth_middle": 1,
         "context_dim": UNET["cross_attention_dim"],
         "num_heads": UNET["attention_head_dim"],
