@@ -60,7 +60,7 @@ def ticking(monkeypatch):
 def test_a_stage_learns_saves_and_ends_on_its_average(muon, ticking):
     torch.manual_seed(0)
     model, goal, saved = Matrix(), torch.randn(16, 4, 3, 3), []
-    stage = train.Stage(model, 0.05, 3e-2, 0.9, lambda m: saved.append(m.kernel.clone()), muon)
+    stage = train.Stage(model, 0.2, 3e-2, 0.9, lambda m: saved.append(m.kernel.clone()), muon)
     assert len(stage.matrices) == int(muon)
     first = (model.kernel - goal).square().mean().item()
     for progress in stage:
