@@ -1,8 +1,8 @@
 """How good is the demo model: ``python -m ddpm_core.demo.evaluate``.
 
-Two reports on scenes that training never drew: the autoencoder's PSNR, and the share of
-generated pictures that show what their caption says. The second needs ``judge``, which names the
-drawn scene nearest to a picture.
+Two reports on scenes that training never drew: the autoencoder's PSNR and the deviation of its
+latent channels, and the share of generated pictures that show what their caption says. The
+second needs ``judge``, which names the drawn scene nearest to a picture.
 """
 
 from __future__ import annotations
@@ -103,6 +103,14 @@ def autoencoder_psnr(vae, pictures: Tensor) -> tuple[float, float]:
         errors.append(((decoded / 2 + 0.5).clamp(0, 1) - batch).square().mean((1, 2, 3)))
     error = torch.cat(errors).double()
     return -10 * error.log10().mean().item(), -10 * error.mean().log10().item()
+
+
+@torch.no_grad()
+def latent_deviations(vae, pictures: Tensor) -> list[float]:
+    """Standard deviation of each latent channel over pictures (B, 3, H, W) in [0, 1]: a channel
+    that carries nothing has next to none."""
+    latents = torch.cat([vae.encode(batch * 2 - 1).latent_dist.mean for batch in pictures.split(BATCH)])
+    return latents.std((0, 2, 3)).tolist()
 
 
 def generate(pipe, captions: Sequence[str], guidance: float, steps: int, seed: int) -> Tensor:
@@ -275,15 +283,14 @@ def _moved(scenes: Sequence[Scene], geometry: Tensor) -> list[Scene]:
 def report(pipe, count: int, guidance: float, steps: int, seed: int) -> dict:
     """Both reports on held-out scenes, ``count`` of them generated and judged; shares are in [0,
     1], PSNR in dB."""
-    scenes = random_scenes(64, HELD_OUT)
-    mean, pooled = autoencoder_psnr(
-        pipe.vae, torch.cat([render(scenes[i : i + BATCH]) for i in range(0, len(scenes), BATCH)])
-    )
+    pictures = torch.cat([render([scene]) for scene in random_scenes(64, HELD_OUT)])
+    mean, pooled = autoencoder_psnr(pipe.vae, pictures)
+    deviations = latent_deviations(pipe.vae, pictures)
     scenes = random_scenes(count, HELD_OUT)
     pictures = generate(pipe, [caption(scene) for scene in scenes], guidance, steps, seed)
     judged = [scene for batch in tqdm(pictures.split(BATCH), desc="judge", unit="batch") for scene in judge(batch)]
     return {
-        "autoencoder": {"pictures": 64, "psnr_mean": mean, "psnr_pooled": pooled},
+        "autoencoder": {"pictures": 64, "psnr_mean": mean, "psnr_pooled": pooled, "deviations": deviations},
         "generation": {
             "pictures": count,
             "guidance": guidance,
@@ -313,6 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     coder, generated = result["autoencoder"], result["generation"]
     quality = f"PSNR {coder['psnr_mean']:.2f} dB (mean), {coder['psnr_pooled']:.2f} dB (pooled)"
     print(f"autoencoder, {coder['pictures']} pictures: {quality}")
+    print("  deviation of the latent channels", *(f"{value:.2f}" for value in coder["deviations"]))
     settings = f"guidance {args.guidance:g}, {args.steps} steps"
     print(f"{generated['pictures']} generated pictures, {settings}; share with the caption's")
     for name, share in generated["share"].items():

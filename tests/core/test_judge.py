@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ddpm_core.demo import judge as evaluate
-from ddpm_core.demo.judge import ATTRIBUTES, agreement, autoencoder_psnr, generate, judge
+from ddpm_core.demo.judge import ATTRIBUTES, agreement, autoencoder_psnr, generate, judge, latent_deviations
 from ddpm_core.demo.scenes import BACKGROUNDS, COLORS, FILLS, SHAPES, Scene, random_scenes, render
 
 SCENES = random_scenes(24, 4711)
@@ -125,6 +125,28 @@ def test_psnr_of_a_known_error():
     mean, pooled = autoencoder_psnr(Coder(), torch.full((2, 3, 8, 8), 0.5))
     assert mean == pytest.approx(30, abs=1e-3)
     assert pooled == pytest.approx(-10 * math.log10((0.01 + 0.0001) / 2), abs=1e-3)
+
+
+def test_a_channel_that_carries_nothing_has_no_deviation():
+    """Latents of a fake: the red channel doubled (so that it has twice its deviation in [-1, 1]),
+    and a constant."""
+    mean = lambda x: torch.cat([2 * x[:, :1], torch.ones_like(x[:, :1])], 1)  # noqa: E731
+    coder = SimpleNamespace(encode=lambda x: SimpleNamespace(latent_dist=SimpleNamespace(mean=mean(x))))
+    pictures = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert latent_deviations(coder, pictures) == pytest.approx([4 * pictures[:, 0].std().item(), 0])
+
+
+def flat(scene):
+    return replace(scene, relief=0.0, shade=0.0, dots=())
+
+
+@pytest.mark.slow
+def test_judge_reads_flat_paper_and_tells_it_from_lit_pieces(pictures):
+    scenes = [flat(scene) for scene in SCENES[:8]]
+    found = judge(render(scenes))
+    assert agreement(scenes, found)["all"] == 1
+    assert all(scene.relief == 0 for scene in found)
+    assert all(scene.relief == 1 for scene in judge(pictures[:4]))
 
 
 def test_generate_seeds_every_batch():

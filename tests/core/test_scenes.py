@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from ddpm_core.demo import relief
 from ddpm_core.demo.scenes import (
     BACKGROUNDS,
     COLORS,
@@ -99,3 +100,54 @@ def test_unknown_words_are_refused(change):
     (name, value), given = *change.items(), Scene("star", "plain", "red", "blue")
     with pytest.raises(ValueError, match=f"Scene {name} must be one of .*got '{value}'"):
         replace(given, **change)
+
+
+def test_flat_paper_has_the_bare_colours():
+    """Relief 0: no shade, no highlight and no shadow; the shape's mask is that of the lit piece."""
+    scene = scene_with(7, shape="heart", fill="plain", color="red", background="teal", shade=0.0, dots=(), relief=0.0)
+    picture, cover = render([scene])[0], coverage([scene])[0, 0]
+    assert_close(picture[:, cover == 1], torch.tensor(COLORS["red"])[:, None].expand(3, int((cover == 1).sum())))
+    ground = picture[:, cover == 0]
+    assert_close(ground, torch.tensor(BACKGROUNDS["teal"])[:, None].expand_as(ground))
+    assert torch.equal(coverage([replace(scene, relief=1.0)])[0, 0], cover)
+
+
+@pytest.mark.parametrize("shape", [s for s in SHAPES if s not in ("ring", "moon")])  # without inner walls
+def test_light_comes_from_the_upper_left_whatever_the_angle(shape):
+    """The half of a lit piece that looks to the light is brighter, and its shadow falls away from
+    it."""
+    for angle in (-0.4, 0.4):
+        scene = Scene(shape, "plain", "blue", "yellow", radius=0.3, angle=angle, shade=0.0)
+        bright = render([scene])[0].mean(0)
+        inside, ground = coverage([scene])[0, 0] == 1, coverage([scene])[0, 0] == 0
+        y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+        towards = -(x - SIZE / 2) - (y - SIZE / 2) > 0
+        outer = inside & ~torch.nn.functional.avg_pool2d(inside[None].float(), 9, 1, 4)[0].eq(1)
+        assert bright[outer & towards].mean() > bright[outer & ~towards].mean() + 0.04
+        assert bright[ground & towards].mean() > bright[ground & ~towards].mean()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_depth_below_the_walls_is_the_distance_near_one_wall_and_less_between(shape):
+    points = torch.rand(4000, 2, generator=torch.Generator().manual_seed(2)) * 2.4 - 1.2
+    away = relief.distance(shape, points)
+    depth, slope = relief.walls(shape, points)
+    inside = away < -0.02
+    assert (depth[inside] <= -away[inside] + 0.06).all()
+    assert slope.norm(dim=-1).max() <= 1.3
+    rim = (away < -0.005) & (away > -0.03)
+    steps = torch.stack([relief.distance(shape, points[rim] + d) for d in 1e-3 * torch.eye(2)], -1)
+    outwards = (steps - away[rim][:, None]) / 1e-3
+    aligned = (torch.nn.functional.cosine_similarity(outwards, slope[rim]) > 0.9).float().mean()
+    assert aligned > 0.9
+
+
+def test_beyond_the_moon_s_tips_the_tip_is_nearest():
+    """The cut disc casts no ring of its own: outside, the distance is that to the drawn outline."""
+    axis = torch.linspace(-1.5, 1.5, 301)
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
+    away = relief.distance("moon", points)
+    outline = points[(away.abs() < 0.006)]
+    outside = points[away > 0.1][::37]
+    nearest = torch.cdist(outside, outline).amin(1)
+    assert_close(relief.distance("moon", outside), nearest, rtol=0, atol=0.02)
