@@ -136,7 +136,8 @@ def train_autoencoder(vae, minutes: float, rate: float, whole: float, generator:
 
 @torch.no_grad()
 def encode(vae, pictures: torch.Tensor) -> torch.Tensor:
-    return vae.encode(pictures.to(vae.device) * 2 - 1).latent_dist.mean.cpu()
+    with torch.autocast(vae.device.type, torch.bfloat16):
+        return vae.encode(pictures.to(vae.device) * 2 - 1).latent_dist.mean.float().cpu()
 
 
 def encode_scenes(vae, folder: Path, minutes: float, seed: int) -> None:
@@ -151,7 +152,8 @@ def encode_scenes(vae, folder: Path, minutes: float, seed: int) -> None:
             for i in range(0, len(scenes), 8):
                 part = scenes[i : i + 8]
                 parts.append(encode(vae, vary_colors(render(part), part, generator)))
-            save_file({"latents": torch.cat(parts) * vae.config.scaling_factor}, folder / "part")
+            latents = (torch.cat(parts) * vae.config.scaling_factor).contiguous()
+            save_file({"latents": latents}, folder / "part")
             (folder / "part").rename(folder / f"{seed}.safetensors")
         seed += 1
 

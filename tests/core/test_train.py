@@ -89,7 +89,7 @@ def test_frozen_parameters_stay(ticking):
 def test_encoded_scenes_are_those_of_their_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "ENCODED", 3)
     monkeypatch.setattr(train, "render", lambda scenes: torch.tensor([s.x for s in scenes]).view(-1, 1, 1, 1))
-    monkeypatch.setattr(train, "encode", lambda vae, pictures: pictures)
+    monkeypatch.setattr(train, "encode", lambda vae, pictures: pictures.expand(-1, 4, 2, 2))  # not contiguous
     vae = type("V", (), {"config": type("C", (), {"scaling_factor": 2.0})})
     monkeypatch.setattr(train, "vary_colors", lambda pictures, scenes, generator: pictures)
     ticks = iter([0.0, 0.0, 0.0, 99.0])
@@ -99,8 +99,8 @@ def test_encoded_scenes_are_those_of_their_seed(tmp_path, monkeypatch):
     encoded.refresh()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["7.safetensors", "8.safetensors"]
     assert len(encoded.scenes) == 6
-    assert_close(encoded.latents.flatten(), 2 * torch.tensor([s.x for s in encoded.scenes]))
-    save_file({"latents": torch.zeros(3, 1, 1, 1)}, tmp_path / "11.safetensors")
+    assert_close(encoded.latents[:, 3, 1, 1], 2 * torch.tensor([s.x for s in encoded.scenes]))
+    save_file({"latents": torch.zeros(3, 4, 2, 2)}, tmp_path / "11.safetensors")
     encoded.refresh()
     assert len(encoded.scenes) == len(encoded.latents) == 9
 
