@@ -216,6 +216,7 @@ def test_settings_that_do_not_fit_are_refused_before_any_edit(manifest, one_mode
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_lives(manifest, one_model, tmp_path, capsys):
     out = tmp_path / "out"
     with Folder(out, {}):
+        (out / "settings.json").unlink()  # an empty one is not that of a run
         assert batch(manifest, out) == 1
         assert "another run is writing into this folder" in capsys.readouterr().err
     assert batch(manifest, out) == 0
