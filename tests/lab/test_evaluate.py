@@ -392,13 +392,13 @@ def test_a_file_is_named_by_all_that_makes_the_edit():
 
 
 def test_prompts_guidance_and_the_negative_reach_the_inversion_and_the_edit(home, calls, demo_model, monkeypatch):
-    asked, real = [], demo_model.denoiser
+    asked, real = [], demo_model.guided
 
-    def denoiser(prompt, *, guidance, negative):
+    def guided(prompt, *, guidance, negative):
         asked.append((prompt, guidance, negative))
         return real(prompt, guidance=guidance, negative=negative)
 
-    monkeypatch.setattr(demo_model, "denoiser", denoiser)
+    monkeypatch.setattr(demo_model, "guided", guided)
     evaluate(home, WORKING, "--cfg-source", "2", "--cfg", "5", "--negative", "a blue ring")
     assert asked == [
         (caption(SCENE), 2.0, "a blue ring"),
