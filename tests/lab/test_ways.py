@@ -77,7 +77,7 @@ def test_the_form_is_the_sources_where_only_colour_and_fill_change():
     lost, nothing = truth.form_iou(render(other)), truth.form_iou(0.6 * truth.grounds)  # all in the shadow
     for task, right, wrong, none in zip(tasks, kept, lost, nothing):
         if task.kind in ("color", "fill"):
-            assert right > 0.9 > 0.85 > wrong
+            assert right > 0.84 > 0.6 > wrong  # a facet in the shade can look like a ground of its hue
             assert none == 0
         else:
             assert all(map(math.isnan, (right, wrong, none)))
