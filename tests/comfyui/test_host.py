@@ -59,7 +59,8 @@ def test_a_cell_of_a_mask_is_the_mean_of_its_pixels(inside):
 def test_maps_that_take_more_memory_than_is_free_are_not_loaded(inside):
     _, texts = inside
     assert texts["enough"] == "loaded"
-    assert all(word in texts["little"] for word in ("Load Noise Maps, input 'file'", "MB of memory", "are free"))
+    words = ("LoadNoiseMaps, input 'file'", "MB of memory", "are free")
+    assert all(word in texts["little"] for word in words), texts["little"]
 
 
 def test_a_file_of_another_time_is_another_file(inside):

@@ -261,7 +261,7 @@ MASKS = {"masks": node("ImageToMask", image=["pair", 0], channel="red")}
 def test_what_does_not_fit_is_refused(server, changes, words):
     with pytest.raises(PromptError) as caught:
         server.queue(measured(**changes))
-    assert all(word in caught.value.message for word in ["EditMetrics", *words]), caught.value.message
+    assert all(word in caught.value.message for word in ["Edit Metrics", *words]), caught.value.message
 
 
 # Edit Grid

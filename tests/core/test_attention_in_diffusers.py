@@ -116,7 +116,7 @@ def test_self_attention_is_taken_over_in_small_layers(model, maps, largest):
     _, expected = explicit(model, x, path, sigma, change, [SOURCE, TARGET])
     denoise = controlled(model, maps, SOURCE, TARGET, control=control, guidance=1.0)
     assert_close(denoise(x, sigma), expected, rtol=0, atol=2e-4)
-    assert max(sizes) == 96 // max(largest, 2) ** 2
+    assert max(sizes) == 96 // largest**2
 
 
 def test_mutual_attention_takes_keys_and_values_from_a_layer_on(model, maps):

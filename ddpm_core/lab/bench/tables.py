@@ -69,15 +69,14 @@ def _comparisons(rows: Sequence[Row], ours: Point, rival: Point, points: Sequenc
     if math.isnan(mean):
         yield f"none of its settings keeps {level:.1f} dB"
     else:
-        gain = f"{100 * mean:+.0f} +- {100 * error:.0f} points of success"
-        yield f"at {level:.1f} dB kept {gain} ({clear(mean, error)})"
+        yield f"at {level:.1f} dB kept {gain(mean, error, 0, 100, ' points of success')}"
     for measure, unit, scale in (
         ("target_psnr", "dB nearer to the truth", 1),
         ("success", "points of success", 100),
         ("kept_psnr", "dB kept", 1),
     ):
         mean, error = paired(rows, ours, rival, measure)
-        yield f"{scale * mean:+.1f} +- {scale * error:.1f} {unit} ({clear(mean, error)})"
+        yield gain(mean, error, 1, scale, f" {unit}")
 
 
 def clear(mean: float, error: float) -> str:
@@ -85,13 +84,15 @@ def clear(mean: float, error: float) -> str:
     return "better" if mean > CLEAR * error else "worse" if mean < -CLEAR * error else "no clear difference"
 
 
-def gain(mean: float, error: float, digits: int, scale: float = 1) -> str:
+def gain(mean: float, error: float, digits: int, scale: float = 1, unit: str = "") -> str:
     """A difference with its error and what to think of it; a dash where there is none, and no error
     of a single one."""
     if math.isnan(mean):
         return "-"
     text = f"{scale * mean:+.{digits}f}"
-    return text if math.isnan(error) else f"{text} +- {scale * error:.{digits}f} ({clear(mean, error)})"
+    if math.isnan(error):
+        return text + unit
+    return f"{text} +- {scale * error:.{digits}f}{unit} ({clear(mean, error)})"
 
 
 def kinds_table(chosen: Sequence[Point]) -> str:

@@ -149,7 +149,9 @@ with torch.inference_mode():
     def edit(maps):
         return nodes.edit.NoiseMapEdit.execute(model, prompt, prompt, maps, cfg=1.0, skip=-1).args[0]
 
-    numbers = previews(invert, edit, latent) | cells(nodes.host.masks.latent_mask)
+    with replaced(nodes.host.demo_model.DemoLatent, "for_preview", None):  # as every other model has it
+        numbers = previews(invert, edit, latent)
+    numbers |= cells(nodes.host.masks.latent_mask)
     more, texts = masks_on_the_way(invert, edit, latent)
     numbers |= more
     texts |= files(nodes, invert(latent)) | warnings(invert, latent)

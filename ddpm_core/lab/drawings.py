@@ -1,4 +1,4 @@
-"""A newcomer's first try: own drawings, edited: ``python -m ddpm_core.demo.drawings``.
+"""A newcomer's first try: own drawings, edited: ``python -m ddpm_core.lab.drawings``.
 
 The pictures are drawn as a plain painting program does it: colours by their common names, hard
 edges, an even ground. Each is inverted under its caption and edited at the demo's settings with
@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..demo.judge import ATTRIBUTES, judge
+from ..demo.model import FOLDER
+from ..demo.scenes import SIZE, Scene, caption
 from ..inversions.edit_friendly import invert
 from ..measure.pictures import labelled_grid
 from ..models.stable_diffusion import Pipeline
 from ..plan import DEMO, Plan
 from ..regions import difference, mask_of
 from ..replay import replay
-from .judge import ATTRIBUTES, judge
-from .model import FOLDER
-from .scenes import SIZE, Scene, caption
 
 # What is drawn (shape, fill, colour, ground), and the edit: which attribute becomes what.
 DRAWINGS = (
