@@ -38,7 +38,7 @@ STAGES = ("autoencoder", "measure", "decoder", "encode", "denoiser", "finish")
 class Stage:
     """A stage's steps by wall clock: learning rate, running average of the weights, what it prints
     and when it saves. Muon (kellerjordan.github.io/posts/muon) learns the large matrices, AdamW
-    the rest: the autoencoder was 3 dB ahead after half the steps that AdamW alone took."""
+    the rest."""
 
     def __init__(self, modules: torch.nn.Module, minutes: float, rate: float, decay: float, save):
         self.modules, self.average, self.decay, self.save = modules, copy.deepcopy(modules), decay, save

@@ -98,7 +98,8 @@ def edit(model: Pipeline, picture: Tensor, source: str, target: str) -> tuple[Te
     known = model.denoiser(source, guidance=DEMO.guidance_source)
     maps = invert(known, model.encode(picture[None]), plan)
     amount = difference(model.denoiser(target, guidance=DEMO.guidance_source), maps)
-    masked = dataclasses.replace(maps, mask=mask_of(amount))
+    mask = mask_of(amount, threshold=0.2, softness=0.2, grow=1)  # as in the first template
+    masked = dataclasses.replace(maps, mask=mask)
     edited = replay(model.denoiser(target, guidance=DEMO.guidance_target), masked)
     return model.decode(replay(known, maps))[0], model.decode(edited)[0]
 

@@ -20,6 +20,7 @@ from ddpm_core.edits.scale import scale
 from ddpm_core.measure.pictures import to_image
 from ddpm_core.measure.plots import figure_picture, statistics_figure
 from ddpm_core.measure.stats import statistics
+from ddpm_core.regions import difference, mask_of
 from tests.comfyui.rig.help_pictures import (
     CIRCLE,
     HEART,
@@ -29,9 +30,11 @@ from tests.comfyui.rig.help_pictures import (
     directed,
     edit,
     maps_of,
+    mask_page,
     picture,
     pipeline,
     scene,
+    several_page,
     words,
 )
 from tests.comfyui.rig.server import PACK
@@ -172,10 +175,33 @@ def along_a_direction():
     return inset(directed("heart", STAR, "demo, star to heart")[1], picture(STAR))
 
 
+def by_itself():
+    maps, prompt = maps_of(STAR), words(STAR, color="green")
+    mask = mask_of(difference(pipeline().denoiser(prompt, guidance=1), maps), threshold=0.2, softness=0.2, grow=1)
+    return inset(one(dataclasses.replace(maps, mask=mask), prompt), picture(STAR), mask_page()[0][1][1])
+
+
+def several():
+    return tiles(*(panel for _, panel in several_page()[0]))
+
+
+def many():
+    changes = (
+        (STAR, {"color": "green"}),
+        (HEART, {"color": "yellow"}),
+        (RING, {"color": "red"}),
+        (CIRCLE, {"background": "green"}),
+    )
+    return tiles(*(one(maps_of(drawn), words(drawn, **change)) for drawn, change in changes))
+
+
 PICTURES = {
     "Edit a picture by text": text,
     "Edit a picture by text (fast)": fast,
     "Choose skip and guidance": choose,
+    "Edit by text, the mask by itself": by_itself,
+    "Several edits at once": several,
+    "Edit many pictures": many,
     "Edit inside a mask": mask,
     "Shift a picture": shifted,
     "Push a colour into a region": colour,
