@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddpm_core.demo import scenes
 from tests.comfyui.rig.graphs import graph, node, pictures
 from tests.comfyui.rig.on_page import (
     AT,
@@ -140,15 +141,13 @@ def test_a_picked_colour_arrives_in_the_picture(shown):
 
 
 def color_inside(history, prompt):
-    """The mean colour of the edited picture inside the mask; each is known by what its preview
-    hangs on."""
-    shown = {
-        prompt[entry["inputs"].get("images", [node_id])[0]]["class_type"]: history[node_id]
-        for node_id, entry in prompt.items()
-        if node_id in history.outputs
-    }
-    [edited], [mask] = shown["VAEDecode"].images, shown["MaskPreview"].images
-    return np.asarray(edited.convert("RGB"), dtype=float)[np.asarray(mask.convert("L")) > 200].mean(0)
+    """The mean colour of the edited picture inside the shape that was drawn."""
+    [drawn] = [entry["inputs"] for entry in prompt.values() if entry["class_type"] == "DrawDemoScene"]
+    words = {name: drawn[name] for name in ("shape", "fill", "color", "background")}
+    inside = scenes.coverage([scenes.scene_with(drawn["layout"], **words)])[0, 0].numpy() > 0.8
+    [shown] = [history[name] for name, entry in prompt.items() if entry["class_type"] == "PreviewImage"]
+    [edited] = shown.images
+    return np.asarray(edited.convert("RGB"), dtype=float)[inside].mean(0)
 
 
 # --- the shift pad ---
