@@ -5,6 +5,7 @@ source prompt (arXiv 2208.01626, Prompt-to-Prompt Image Editing with Cross Atten
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from comfy_api.latest import io
 
@@ -13,9 +14,16 @@ from ..ddpm_core.attention.local_blend import LocalBlend
 from ..ddpm_core.attention.masactrl import Mutual
 from ..ddpm_core.attention.prompt_to_prompt import Control
 from ..ddpm_core.attention.words import align
-from .host.attention import AttentionControl, AttentionControlType, WordMapType, WordPair, named_by
+from .host.attention import (
+    AttentionControl,
+    AttentionControlType,
+    WordMapType,
+    WordPair,
+    check_control,
+    named_by,
+)
 from .host.wires import NodeError, Socket, known, naming
-from .host.words import tokens_of
+from .host.words import check_clip, tokens_of
 
 CATEGORY = "edit-friendly noise maps/attention"
 LARGEST = {"latent / 4": 4, "latent / 2": 2}
@@ -61,8 +69,7 @@ class PromptPair(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, source_text, target_text, **kwargs) -> io.NodeOutput:
-        if clip is None:
-            raise NodeError("PromptPair", "clip", "there is no text encoder.", "Connect the CLIP of the checkpoint.")
+        check_clip("PromptPair", clip)
         tokens = [clip.tokenize(text) for text in (source_text, target_text)]
         pair = WordPair(align(*(tokens_of("PromptPair", clip, one) for one in tokens)))
         source, target = (
@@ -217,7 +224,8 @@ class MutualSelfAttention(io.ComfyNode):
                 AttentionControlType.Input(
                     "attention",
                     optional=True,
-                    tooltip="A Prompt-to-Prompt to go with it, of the same source; where both want a layer it wins.",
+                    tooltip="A Prompt-to-Prompt to go with it, of the same source (the one connected here counts); "
+                    "where both want a layer it wins.",
                 ),
             ],
             outputs=[AttentionControlType.Output(id="control", display_name="control", tooltip=OUTPUT_TOOLTIP)],
@@ -227,8 +235,12 @@ class MutualSelfAttention(io.ComfyNode):
     def execute(cls, source, start, layer, attention=None, **kwargs) -> io.NodeOutput:
         with naming("MutualSelfAttention", None, start=Socket("start"), layer=Socket("layer")):
             mutual = Mutual(start, layer)
+        check_control("MutualSelfAttention", attention)
         if attention is None:
             return io.NodeOutput(AttentionControl(source, Controls(mutual=mutual)))
+        if attention.controls.mutual is not None:
+            problem = "it has a Mutual Self-Attention already."
+            raise NodeError("MutualSelfAttention", "attention", problem, "Connect a Prompt-to-Prompt, or nothing.")
         controls = dataclasses.replace(attention.controls, mutual=mutual)
         return io.NodeOutput(AttentionControl(source, controls, attention.pair))
 
@@ -240,6 +252,8 @@ def _numbers(node: str, socket: str, text: str) -> dict[str, float]:
         word, _, number = line.rpartition(":")
         try:
             numbers[word.strip()] = float(number)
+            if not math.isfinite(numbers[word.strip()]):
+                raise ValueError
         except ValueError:
             problem = f"each line must be a word, a colon and a number; got {line!r}."
             raise NodeError(node, socket, problem, "Write it as in heart: 2.") from None

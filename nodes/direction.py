@@ -14,6 +14,7 @@ from torch import Tensor
 from ..ddpm_core.attention.pix2pix_zero import direction
 from ..ddpm_core.attention.pix2pix_zero import sentences as sides_of
 from .host.wires import NodeError, Socket, known, naming
+from .host.words import check_clip
 
 NODE = "EditDirection"
 OWN = "own sentences"
@@ -82,6 +83,7 @@ class EditDirection(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, conditioning, ready, sentences="", file="", strength=1.0, **kwargs) -> io.NodeOutput:
+        check_clip(NODE, clip)
         path = READY / f"{ready}.txt" if ready != OWN else _path(file) if file else None
         text = sentences if path is None else _read(path)
         socket = "sentences" if path is None else "file" if ready == OWN else "ready"
@@ -89,11 +91,21 @@ class EditDirection(io.ComfyNode):
             sides = [[_encoded(clip, sentence) for sentence in side] for side in sides_of(text)]
         moved = []
         for embedding, entry in conditioning:
-            hidden = _shift(sides, 0, embedding.shape[1])
+            hidden = _fitting(_shift(sides, 0, embedding.shape[1]), embedding)
             pooled = entry.get("pooled_output")
-            own = {} if pooled is None else {"pooled_output": pooled + strength * _shift(sides, 1).to(pooled)}
+            own = {}
+            if pooled is not None:
+                own["pooled_output"] = pooled + strength * _fitting(_shift(sides, 1), pooled).to(pooled)
             moved.append([embedding + strength * hidden.to(embedding), {**entry, **own}])
         return io.NodeOutput(moved)
+
+
+def _fitting(change: Tensor, embedding: Tensor) -> Tensor:
+    """A direction that a conditioning's embeddings can be moved by. Raises NodeError."""
+    if change.shape[-1] != embedding.shape[-1]:
+        problem = f"it has embeddings of {embedding.shape[-1]} numbers, and this CLIP makes {change.shape[-1]}."
+        raise NodeError(NODE, "conditioning", problem, "Make it with this CLIP.")
+    return change
 
 
 def _encoded(clip, sentence: str) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..ddpm_core import NoiseMaps, replay
 from ..ddpm_core.edits.faithful import faithful
 from ..ddpm_core.plan import DEMO, PAPER
-from .host.attention import SOURCE, Attending, AttentionControl, AttentionControlType
+from .host.attention import SOURCE, Attending, AttentionControl, AttentionControlType, check_control
 from .host.guidance import Edit
 from .host.guided import GuidedRun, Running, make_guider, sample
 from .host.masks import MASK_REMEDY, both_masks, mask_problem, noise_mask
@@ -130,9 +130,7 @@ class NoiseMapEdit(io.ComfyNode):
     ) -> io.NodeOutput:
         check_fits("NoiseMapEdit", noise_maps, model)
         sockets = {**SOCKETS, "skip": SKIP, "mask": Socket("mask", MASK_REMEDY), "strength": Socket("faithfulness")}
-        if not isinstance(attention, AttentionControl | None):
-            problem = f"an ATTENTION_CONTROL of this pack is needed; got {type(attention).__name__}."
-            raise NodeError("NoiseMapEdit", "attention", problem, "Use Prompt-to-Prompt or Mutual Self-Attention.")
+        check_control("NoiseMapEdit", attention)
         with naming("NoiseMapEdit", "model", **sockets):
             maps = _skipped(noise_maps, skip)
             if mask is not None:

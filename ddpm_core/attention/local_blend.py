@@ -92,8 +92,10 @@ class Blending:
     def mask(self, step: int) -> Tensor | None:
         """Where the picture may change after a step, (B, 1, H, W) of 0 and 1: pooled over 3 x 3
         cells, in the latent's size, above the threshold for the source's words or the target's.
-        None before the blend begins. Raises BadArgument."""
-        if step < self.blend.start * self.steps:
+        None before the blend begins, and while no step has looked at the words (a target that begins
+        later). Raises BadArgument at the end, for a model where none ever did."""
+        nothing = any(plane is None for plane in self.sums)
+        if step < self.blend.start * self.steps or (nothing and step < self.steps - 1):
             return None
         masks = []
         for plane in self.sums:

@@ -292,9 +292,9 @@ def denoiser_of(mode: Mode, model: Pipeline, maps: NoiseMaps, source: str | list
     from ..models.attention import controlled
     from ..models.zero_shot import nearer
 
-    goal, options = towards(mode, model, source, target), {"guidance": mode.cfg, "negative": mode.negative}
     if mode.attention == "none":
         return model.alone(guided_of(mode, model, source, target))
+    goal, options = towards(mode, model, source, target), {"guidance": mode.cfg, "negative": mode.negative}
     options["source_guidance"] = mode.cfg_source if mode.guidance == "source" else None
     if mode.attention == "zero":
         return nearer(model, maps, source, goal, rate=mode.rate, **options)

@@ -19,7 +19,6 @@ from ..replay import Several
 
 Words = tuple[Tensor, Tensor | None]  # what a text encoder makes of a prompt: (hidden, pooled)
 Prompt = str | list[str] | Words  # one for all, one for each item of the batch, or either as ``embed`` gives it
-Predict = Callable[[Tensor, Tensor], list[Tensor]]  # (x, sigma) -> x0_hat under each of several prompts
 
 
 class Guided(NamedTuple):
@@ -240,12 +239,6 @@ class Pipeline:
 
         return denoise
 
-    def predictor(self, prompts: Sequence[Prompt], *, size: tuple[int, int] | None = None) -> Predict:
-        """``predict(x, sigma)``: a list of x0_hat, one for each prompt, which is one for all, or one
-        for each item of the batch; all run as one batch."""
-        embedded = [self.embed(prompt) for prompt in prompts]
-        return lambda x, sigma: self.ask([(x, words) for words in embedded], sigma, size=size)
-
     @torch.no_grad()
     def ask(
         self, rows: Sequence[tuple[Tensor, Words]], sigma: Tensor, *, size: tuple[int, int] | None = None
@@ -313,7 +306,7 @@ class Pipeline:
         for position, piece in enumerate(pieces[1:end], start=1):
             at.append(position)
             text += piece.removesuffix("</w>")
-            if piece.endswith("</w>"):
+            if piece.endswith("</w>") or position == end - 1:  # a long prompt may be cut within a word
                 words.append((text, tuple(at)))
                 at, text = [], ""
         return Tokens(words, start=(0,), end=(end,), padding=tuple(range(end + 1, length)))

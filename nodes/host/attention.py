@@ -48,6 +48,13 @@ class AttentionControl:
     pair: WordPair | None = None
 
 
+def check_control(node: str, attention) -> None:
+    """Raises NodeError for what is no AttentionControl; None, nothing connected, is fine."""
+    if not isinstance(attention, AttentionControl | None):
+        problem = f"an ATTENTION_CONTROL of this pack is needed; got {type(attention).__name__}."
+        raise NodeError(node, "attention", problem, "Use Prompt-to-Prompt or Mutual Self-Attention.")
+
+
 def named_by(pair: WordPair, conditioning: list, role: str) -> list:
     """A conditioning whose entries say that their words are the source's or the target's of a
     pair."""
@@ -107,7 +114,8 @@ class Attending:
         names = [name for name in prompts if name not in (SOURCE, "source", "negative")]
         for name in (*names, SOURCE):
             prompts[name] = [{**entry, "uuid": uuid.uuid4()} for entry in prompts[name]]
-        targets = self._of_pair([prompts[name] for name in names], "target", "positive")
+        edited = "positive" if len(names) == 1 else "no prompt of the edits"
+        targets = self._of_pair([prompts[name] for name in names], "target", edited)
         sources = self._of_pair([prompts[SOURCE]], "source", "source of the attention control")
         return {
             target["uuid"]: [source["uuid"] for source in sources if source.get("area") == target.get("area")]
@@ -126,7 +134,8 @@ class Attending:
             first.setdefault(_words_of(entry), entry)
         chosen = [entry for entry in entries if first[_words_of(entry)].get(PAIR) == (pair, role)]
         if not chosen:
-            problem = f"{socket} is not the {role} of the Prompt Pair that made the word map."
+            verb = "is" if socket.startswith("no ") else "is not"
+            problem = f"{socket} {verb} the {role} of the Prompt Pair that made the word map."
             remedy = f"Connect the {role} output of that Prompt Pair, whatever is done to it on the way."
             self.refuse("attention", problem, remedy)
         return chosen

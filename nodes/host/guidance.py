@@ -40,7 +40,7 @@ class SourceGuider(comfy.samplers.CFGGuider):
         prompts = dict(zip(self.names, (edit.prompt for edit in edits)))
         self.inner_set_conds({**prompts, "negative": negative, "source": source})
         self.source_cfg, self.edits = source_cfg, list(edits)
-        masks = [edit.mask for edit in edits]
+        masks = [edit.mask for edit in edits if edit.scale]  # an edit of strength 0 changes nothing
         everywhere = not masks or any(mask is None for mask in masks)
         self.region = None if everywhere else reduce(torch.maximum, masks)
 

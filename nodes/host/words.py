@@ -9,6 +9,12 @@ KINDS = ("l", "g", "h")  # CLIP's tokenizers in ComfyUI; where a model has two, 
 END = "</w>"  # of a word's last token
 
 
+def check_clip(node: str, clip) -> None:
+    """Raises NodeError where a loader found no text encoder."""
+    if clip is None:
+        raise NodeError(node, "clip", "there is no text encoder.", "Connect the CLIP of the checkpoint.")
+
+
 def tokens_of(node: str, clip, tokenized: dict) -> Tokens:
     """Where the words of a tokenized text lie in its context, whose chunks have a start and an end
     each. Raises NodeError for text encoders that know no words."""

@@ -155,6 +155,17 @@ def test_edits_to_the_source_itself_and_edits_of_no_strength_give_the_source_bac
 
 
 @INVERTED_AT
+def test_an_edit_of_no_strength_changes_nothing_beside_another(inside, inverted_at, rows):
+    """Nor does it lift the other's mask: outside of it the source is kept to the bit."""
+    numbers, *_ = inside
+    alone, beside = (numbers[f"yellow {name} at {inverted_at}"] for name in ("alone", "and nothing"))
+    assert_close(beside, alone, rtol=0, atol=1e-4 * alone.abs().max().item())
+    kept = (alone - numbers["latent"]).abs() < 1e-6
+    assert kept.any()
+    assert_close(beside[kept], numbers["latent"][kept], rtol=0, atol=1e-6)
+
+
+@INVERTED_AT
 def test_every_edit_is_one_row_more(inside, inverted_at, rows):
     """And one along the path for its mask: a guided prediction, as the inversion's."""
     _, sizes, _ = inside

@@ -445,6 +445,14 @@ def test_the_demo_models_words_are_single_tokens(sd):
     assert len(sd.tokenizer("crimson").input_ids) > 3
 
 
+@pytest.mark.parametrize("prompt", ["a red star", "a star of crimson and of vermilion too"])
+def test_every_token_of_a_prompt_belongs_to_a_word_or_has_a_role(sd, prompt):
+    """Also where the context ends within a word."""
+    tokens = Pipeline(sd).tokens(prompt)
+    places = [place for _, at in tokens.words for place in at]
+    assert sorted([*places, *tokens.start, *tokens.end, *tokens.padding]) == list(range(CONTEXT))
+
+
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
 @pytest.mark.parametrize(("w0", "rows"), [(1.0, 2), (3.5, 3)])
 def test_guidance_from_the_source_is_the_rule_on_single_prompts_in_one_batch(kind, w0, rows, request):

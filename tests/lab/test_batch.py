@@ -322,6 +322,30 @@ def test_a_job_whose_process_is_killed_is_done_again_once(tmp_path):
         assert (tmp_path / "twice").read_text() == "xx"
 
 
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space", "p"), KeyError("x")])
+def test_rows_made_before_what_ends_the_run_are_told(error):
+    class Job:
+        size = 2
+
+        def do(self, worker):
+            yield {"picture": "a"}
+            raise error
+
+    job, got = Job(), []
+    rows = jobs.answer(job, None)
+    with pytest.raises(OSError if isinstance(error, OSError) else RuntimeError, match="No space|KeyError: 'x'"):
+        got.extend(jobs.told_of(job, rows))
+    assert [row for row in rows if not isinstance(row, Exception)] == [{"picture": "a"}]
+    assert got == [(job, {"picture": "a"})]
+
+
+@pytest.mark.slow
+def test_many_processes_that_die_once_each_do_not_end_the_run(tmp_path):
+    with Processes(Bare, argparse.Namespace(device="cpu"), 2) as runner:
+        found = told(runner.run(Chore(f"d{i}", tmp_path, deaths=1) for i in range(8)))
+    assert set(found.values()) == {2}
+
+
 @pytest.mark.slow
 def test_processes_share_the_threads_and_end_with_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: 7)

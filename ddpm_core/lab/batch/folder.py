@@ -32,7 +32,7 @@ class Folder:
         self._lock = lock(path)
         try:
             self.table = Table(path / "results.csv", columns)
-            for half in (path / "edits").glob("*.part"):
+            for half in path.glob("*/*.part"):
                 half.unlink(missing_ok=True)
             if self.table.path.exists():
                 self._compare(settings)

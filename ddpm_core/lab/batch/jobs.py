@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,14 +131,24 @@ def finished(job, worker: Worker) -> Iterator[dict | Failure]:
         yield Failure(str(error), job.size - made)
 
 
-def answer(job, worker: Worker) -> list[dict | Failure] | OSError | RuntimeError:
-    """``finished``, as a message between processes: all rows, or what ends the run."""
+def answer(job, worker: Worker) -> list[dict | Failure | Exception]:
+    """``finished``, as a message between processes: all rows, and last what ends the run."""
+    rows = []
     try:
-        return list(finished(job, worker))
+        rows.extend(finished(job, worker))  # row by row: what was made before an error is told
     except OSError as error:
-        return OSError(*error.args, *([error.filename] if error.filename else []))
+        rows.append(OSError(*error.args, *([error.filename] if error.filename else [])))
     except Exception:
-        return RuntimeError(f"a worker failed:\n{traceback.format_exc()}")
+        rows.append(RuntimeError(f"a worker failed:\n{traceback.format_exc()}"))
+    return rows
+
+
+def told_of(job, rows: Iterable[dict | Failure | Exception]) -> Iterator[tuple[object, dict | Failure]]:
+    """(job, row) of an ``answer``. Raises what ended the run."""
+    for row in rows:
+        if isinstance(row, Exception):
+            raise row
+        yield job, row
 
 
 def read_source(entry: Entry, side: int, cell: int) -> Tensor:

@@ -11,7 +11,7 @@ from multiprocessing import connection
 
 import torch
 
-from .jobs import Failure, Worker, answer, finished
+from .jobs import Failure, Worker, answer, finished, told_of
 
 LOST = 3  # jobs in a row whose workers die, after which the run ends: the machine lacks something, not the pictures
 KILLED = "its worker was killed, and then the next one (too little memory?)"
@@ -67,17 +67,15 @@ class Processes:
             if not busy:
                 return
             for pipe in connection.wait(list(busy)):
-                job, told = busy[pipe].take()
-                if isinstance(told, Exception):
-                    raise told
-                lost = lost + 1 if told is None else 0
-                if lost == 2 * LOST:
-                    raise ValueError(f"{LOST} jobs, one after the other, lost their workers: {KILLED}.")
-                if told is None and busy[pipe].tries == 1:
-                    busy[pipe].give(job)
+                hand = busy[pipe]
+                job, told = hand.take()
+                if told is None and hand.tries == 1:
+                    hand.give(job)
                     continue
-                for row in [Failure(KILLED, job.size)] if told is None else told:
-                    yield job, row
+                lost = lost + 1 if told is None else 0
+                if lost == LOST:
+                    raise ValueError(f"{LOST} jobs, one after the other, lost their workers: {KILLED}.")
+                yield from told_of(job, [Failure(KILLED, job.size)] if told is None else told)
 
 
 class _Hand:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .jobs import Failure, Worker, answer
+from .jobs import Failure, Worker, answer, told_of
 from .local import KILLED
 
 
@@ -73,10 +73,7 @@ class OnRay:
             except RayActorError:  # which job it was, Ray does not say: the one that nobody answers
                 continue
             job = given.pop(number)
-            if isinstance(told, Exception):
-                raise told
-            for row in told:
-                yield job, row
+            yield from told_of(job, told)
         for job in given.values():
             yield job, Failure(KILLED, job.size)
 
@@ -89,5 +86,5 @@ class Hand:
             torch.set_num_threads(threads)
         self._worker = kind(args)
 
-    def answer(self, number: int, job) -> tuple[int, list | Exception]:
+    def answer(self, number: int, job) -> tuple[int, list]:
         return number, answer(job, self._worker)

@@ -108,6 +108,8 @@ with torch.inference_mode():
         several(f"to itself {at}", maps, term(source, term(source, strength=-9.0)))
         several(f"by nothing {at}", maps, term(yellow, term(green, strength=0.0), strength=0.0))
         several(f"two {at}", maps, term(yellow, term(green)))
+        several(f"yellow alone {at}", maps, term(yellow))
+        several(f"yellow and nothing {at}", maps, term(yellow, term(green, strength=0.0)))
         several(f"two without masks {at}", maps, term(yellow, term(green, **free), **free))
         several(f"one {at}", maps, term(green, strength=4.0, **free))
         several(f"the same as one {at}", maps, None, positive=green, source=source)
