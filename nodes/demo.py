@@ -59,8 +59,8 @@ class DrawDemoScene(io.ComfyNode):
             node_id="DrawDemoScene",
             display_name="Draw Demo Scene",
             category="edit-friendly noise maps/demo",
-            description="A picture for the demo model: one shape on a shaded background with a few grey dots. "
-            "Position, size, rotation, shading and dots come from the layout number. After a run the node shows the "
+            description="A picture for the demo model: one thick, lit shape on a shaded ground with a few pebbles. "
+            "Position, size, rotation, shading and pebbles come from the layout number. After a run the node shows the "
             "picture.",
             **known(io.Schema, search_aliases=["example picture", "test image", "shapes"]),
             inputs=[
