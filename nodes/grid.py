@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..ddpm_core import NoiseMaps, replay_several
 from ..ddpm_core.edits.faithful import faithful
 from ..ddpm_core.measure.pictures import labelled_grid
 from ..ddpm_core.plan import DEMO, PAPER
 from .edit import edit_guider, sample_along
-from .host.guided import progress
+from .host.batching import automatic_chunk, one_timestep_a_call
+from .host.guidance import ScaledGuider, scaled_guider
+from .host.guided import Running, on_wires, progress, run
 from .host.wires import (
     NOISE_MAPS_TOOLTIP,
     NOT_FINITE,
@@ -113,17 +119,15 @@ class EditGrid(io.ComfyNode):
         rows = _numbers("skips", skips, int, noise_maps.skipped, noise_maps.total_steps - 1)
         columns = _numbers("cfgs", cfgs, float, 0, 100)
         cells = [(skip, cfg) for skip in rows for cfg in columns]
-        report, done = progress(model, sum(noise_maps.total_steps - skip for skip, _ in cells)), 0
-        edits = []
-        for skip, cfg in cells:
-            with naming("EditGrid", "model", denoise=Socket("model", NOT_FINITE), strength=Socket("faithfulness")):
-                maps = noise_maps.skip(skip)
-                if faithfulness:
-                    maps = faithful(maps, faithfulness)
-                guider = edit_guider("EditGrid", maps, model, positive, negative, cfg, source)
-                edits.append(_decode(vae, sample_along(maps, guider, _from(report, done))))
-            done += noise_maps.total_steps - skip
-        edits = torch.stack(edits, dim=1)  # (N, cells, H, W, 3)
+        with naming("EditGrid", "model", denoise=Socket("model", NOT_FINITE), strength=Socket("faithfulness")):
+            maps = faithful(noise_maps, faithfulness) if faithfulness else noise_maps
+            guiders = [edit_guider("EditGrid", maps, model, positive, negative, cfg, source) for _, cfg in cells]
+            several = [maps.skip(skip) for skip, _ in cells]
+            if source is not None or one_timestep_a_call(guiders[0], maps.latents.shape[1]):
+                latents = _one_by_one(model, several, guiders)
+            else:
+                latents = _together(model, several, scaled_guider(model, positive, negative), [cfg for _, cfg in cells])
+        edits = torch.stack([_decode(vae, latent) for latent in latents], dim=1)  # (N, cells, H, W, 3)
         labels = [f"skip {skip}, cfg {cfg:g}" for skip, cfg in cells]
         sources = _decode(vae, maps_latent(noise_maps, model))
         sheets = [_sheet(source, panels, labels, len(columns), side) for source, panels in zip(sources, edits)]
@@ -164,6 +168,37 @@ def _numbers(socket: str, text: str, kind: type, low: float, high: float) -> lis
         if not low <= number <= high:
             raise NodeError("EditGrid", socket, f"it must hold {rule} for these maps; got {number:g}.", remedy)
     return numbers
+
+
+def _one_by_one(model, several: list[NoiseMaps], guiders: list) -> list[Tensor]:
+    """The edits as on LATENT wires, each in a run of its own."""
+    report, done, latents = progress(model, sum(len(maps.residuals) for maps in several)), 0, []
+    for maps, guider in zip(several, guiders):
+        latents.append(sample_along(maps, guider, _from(report, done)))
+        done += len(maps.residuals)
+    return latents
+
+
+def _together(model, several: list[NoiseMaps], guider: ScaledGuider, cfgs: list[float]) -> list[Tensor]:
+    """The same in common calls of the model, as many in each as the memory takes."""
+    report, steps = progress(model, sum(len(maps.residuals) for maps in several)), itertools.count()
+    first = max(several, key=lambda maps: len(maps.residuals))
+
+    def work(running: Running) -> list[Tensor]:
+        def denoise(x: Tensor, sigma: Tensor, which: Sequence[int]) -> Tensor:
+            scales = x.new_tensor([cfgs[i] for i in which]).repeat_interleave(len(x) // len(which))
+            guider.scales = scales.view(-1, *[1] * (x.dim() - 1))
+            return running.denoise(x, sigma)
+
+        def told(index: int, x0_hat: Tensor, x: Tensor) -> None:
+            report(next(steps), x0_hat.float(), x.float(), None)
+
+        latent = running.latent
+        chunk = automatic_chunk(guider.inner_model, latent.shape, latent.device)
+        return replay_several(denoise, several, chunk=chunk, device=latent.device, callback=told)
+
+    edits = run(guider, maps_latent(first, model), first.sigmas, work, first.seed, first.mask, report)
+    return [on_wires(edit, model) for edit in edits]
 
 
 def _from(report, done: int):

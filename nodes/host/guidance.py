@@ -11,7 +11,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...ddpm_core.guidance import Term, several
+from ...ddpm_core.guidance import Term, classifier_free, several
 from .batching import is_stock_guider
 
 ROUNDING = 1e-4  # of a noise level
@@ -74,6 +74,25 @@ def ask(inner_model, prompts: list, x: Tensor, timestep: Tensor, options: dict) 
         request = {"conds": prompts, "input": x, "sigma": timestep, "model": inner_model}
         return options["sampler_calc_cond_batch_function"]({**request, "model_options": options})
     return comfy.samplers.calc_cond_batch(inner_model, prompts, x, timestep, options)
+
+
+class ScaledGuider(comfy.samplers.CFGGuider):
+    """Classifier-free guidance with a scale for each row of a call, in ``scales`` (N, 1, ..., 1)."""
+
+    scales: Tensor
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options=None, seed=None) -> Tensor:
+        prompts = [self.conds["positive"], self.conds["negative"]]
+        t, u = comfy.samplers.calc_cond_batch(self.inner_model, prompts, x, timestep, model_options or {})
+        return classifier_free(u, t, self.scales.to(x))
+
+
+def scaled_guider(model, positive, negative) -> ScaledGuider:
+    """For prompts and models without anything that ``one_timestep_a_call`` knows: no function of
+    others sees the two branches."""
+    guider = ScaledGuider(model)
+    guider.set_conds(positive, negative)
+    return guider
 
 
 def _reads_branches(options: dict) -> bool:

@@ -50,11 +50,18 @@ def progress(model, steps: int) -> Callable:
 
 
 def run(
-    guider, latent: Tensor, sigmas: Tensor, work: Callable[[Running], Result], seed: int, mask: Tensor | None = None
+    guider,
+    latent: Tensor,
+    sigmas: Tensor,
+    work: Callable[[Running], Result],
+    seed: int,
+    mask: Tensor | None = None,
+    callback: Callable | None = None,
 ) -> Result:
-    """What ``work`` returns within a guider's run on a latent (B, C, *S), as on LATENT wires."""
+    """What ``work`` returns within a guider's run on a latent (B, C, *S), as on LATENT wires;
+    ``callback`` as for ``sample``."""
     aside = _Aside(work)
-    sample(guider, latent, sigmas, aside, seed, mask)
+    sample(guider, latent, sigmas, aside, seed, mask, callback)
     return aside.result
 
 
@@ -85,6 +92,12 @@ def sample(
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
+    return out.to(comfy.model_management.intermediate_device())
+
+
+def on_wires(latent: Tensor, model) -> Tensor:
+    """What work has made in the model's space, as ``sample`` gives it."""
+    out = model.get_model_object("latent_format").process_out(latent.float())
     return out.to(comfy.model_management.intermediate_device())
 
 

@@ -60,18 +60,25 @@ def message(call):
 
 def grid(nodes, model, vae, maps, target, empty):
     """The sheet, its pictures, and the same edits by NoiseMapEdit."""
+    skips, cfgs = (", ".join(map(str, values)) for values in (SKIPS, CFGS))
+    settings = {"skips": skips, "cfgs": cfgs, "side": 192}
+    calls = []
+    hook = model.model.diffusion_model.register_forward_pre_hook(lambda module, inputs: calls.append(len(inputs[0])))
     with Progress() as progress:
-        skips, cfgs = (", ".join(map(str, values)) for values in (SKIPS, CFGS))
-        sheets, pictures = nodes.grid.EditGrid.execute(
-            model, target, empty, maps, vae, skips=skips, cfgs=cfgs, side=192
-        ).args
+        sheets, pictures = nodes.grid.EditGrid.execute(model, target, empty, maps, vae, **settings).args
+    together, calls[:] = torch.tensor(calls), []
+    other = model.clone()
+    other.set_model_sampler_post_cfg_function(lambda args: args["denoised"])
+    _, patched = nodes.grid.EditGrid.execute(other, target, empty, maps, vae, **settings).args
+    hook.remove()
     edits = [
         nodes.edit.NoiseMapEdit.execute(model, target, empty, maps, cfg=cfg, skip=skip).args[0]["samples"]
         for skip in SKIPS
         for cfg in CFGS
     ]
     alone = torch.stack([vae.decode(edit) for edit in edits])  # (cells, N, H, W, 3)
-    return {"sheets": sheets, "pictures": pictures, "alone": alone, "grid_progress": progress.tensor()}
+    numbers = {"sheets": sheets, "pictures": pictures, "alone": alone, "grid_progress": progress.tensor()}
+    return {**numbers, "grid_calls": together, "patched": patched, "patched_calls": torch.tensor(calls)}
 
 
 def ddim(nodes, model, latent, source, empty):
