@@ -27,9 +27,9 @@ export function addColorControl(node) {
   swatch.append(input);
   box.append(swatch);
 
-  /** Where the canvas draws the widgets it lies on its text; Nodes 2.0 says no places. */
+  /** Where the canvas draws the widgets it lies on its text; the places of Nodes 2.0 are not known here. */
   function place() {
-    const up = widgetOf(node, "pick_color")?.y - text.y;
+    const up = LiteGraph.vueNodesMode ? 0 : widgetOf(node, "pick_color")?.y - text.y;
     box.style.transform = up > 0 ? `translateY(${-up}px)` : "";
     swatch.style.width = up > 0 ? "30%" : "100%";
   }

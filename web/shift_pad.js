@@ -16,24 +16,24 @@ function toldBy(node) {
 }
 
 /** The picture on a node: one that was never drawn, inside of a subgraph, has not loaded it. */
-function pictureOn(node) {
+function pictureOn(node, redraw) {
   const file = toldBy(node)?.images?.[0];
   if (isLoaded(node.imgs?.[0]) || !file?.filename) return node.imgs?.[0];
   const address = api.apiURL(`/view?${new URLSearchParams(file)}`);
   if (!images.has(address)) {
     if (images.size >= 32) images.clear();
     images.set(address, new Image());
-    images.get(address).onload = () => app.canvas.setDirty(true, true);
+    images.get(address).onload = redraw;
     images.get(address).src = address;
   }
   return images.get(address);
 }
 
 /** The picture of an output: on its own node, or on a preview that hangs on it. */
-function pictureAt({ node, slot }) {
+function pictureAt({ node, slot }, redraw) {
   const links = node.outputs[slot]?.links ?? [];
   const previews = links.map((id) => node.graph.getNodeById(node.graph.getLink(id)?.target_id));
-  return [node, ...previews].map((shown) => shown && pictureOn(shown)).find(isLoaded);
+  return [node, ...previews].map((shown) => shown && pictureOn(shown, redraw)).find(isLoaded);
 }
 
 /** The output that an input hangs on; for the input of a subgraph the one outside. */
@@ -53,8 +53,8 @@ function insideOf({ node, slot }) {
   return origin && { node: origin, slot: link.origin_slot };
 }
 
-/** The source picture of a node's maps, if it is to be seen anywhere. */
-function findPicture(node) {
+/** The source picture of a node's maps, if it is to be seen anywhere; `redraw` when it comes later. */
+function findPicture(node, redraw) {
   for (let steps = 0; node && steps < 100; steps++) {
     const isReroute = node.type === "Reroute";
     const linked = node.inputs?.filter((input) => input.link != null) ?? [];
@@ -63,7 +63,7 @@ function findPicture(node) {
     let origin = originOf(node, input);
     node = null;
     while (origin) {
-      const image = (isReroute || input.type === "IMAGE") && pictureAt(origin);
+      const image = (isReroute || input.type === "IMAGE") && pictureAt(origin, redraw);
       if (image) return image;
       node = origin.node;
       origin = node.subgraph && insideOf(origin);
@@ -88,8 +88,8 @@ function makeElements() {
 }
 
 /** The frame of the picture in the pad, in the pad's own pixels. */
-function layout({ node, canvas }) {
-  const image = findPicture(node);
+function layout({ node, canvas, redraw }) {
+  const image = findPicture(node, redraw);
   const told = toldBy(node)?.cells;
   const [cells, rows] = told ?? (image ? [image.naturalWidth, image.naturalHeight] : [1, 1]);
   const cell = Math.min(canvas.clientWidth / cells, canvas.clientHeight / rows);
@@ -203,8 +203,8 @@ function listenToArrows(box, pad) {
 export function addShiftPad(node) {
   const { box, canvas } = makeElements();
   const [x, y, fill] = ["x", "y", "fill"].map((name) => widgetOf(node, name));
-  const pad = { node, canvas, x, y, fill };
   const redraw = () => draw(pad);
+  const pad = { node, canvas, x, y, fill, redraw };
   box.addEventListener("pointerenter", redraw); // the picture may have come since
   listenToMouse(box, pad);
   listenToArrows(box, pad);

@@ -11,6 +11,7 @@ from ddpm_core.demo import scenes
 from tests.comfyui.rig.graphs import graph, node, pictures
 from tests.comfyui.rig.on_page import (
     AT,
+    EMPTY,
     FRAMES,
     NODE,
     PAD,
@@ -492,3 +493,47 @@ def test_a_saved_file_opens_its_workflow(page):
     page.page.evaluate(drop, [entry["filename"], file])
     page.page.wait_for_function("count => app.graph.nodes.length === count", arg=len(nodes))
     assert sorted(page.node_types()) == nodes
+
+
+# --- Nodes 2.0 ---
+
+SET_NODES_2 = "value => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', value)"
+
+
+@pytest.fixture
+def nodes_2(shown):
+    """The page with nodes that are elements of it; drawn nodes again afterwards."""
+    if shown.server.version.startswith("0.3."):
+        pytest.skip("the frontend of ComfyUI 0.3 has a first sketch of Nodes 2.0")
+    shown.page.evaluate(SET_NODES_2, True)
+    yield shown
+    shown.load(EMPTY)
+    shown.page.evaluate(SET_NODES_2, False)
+
+
+def test_nodes_2_have_the_colour_control(nodes_2):
+    nodes_2.load(template("Push a colour into a region"))
+    nodes_2.page.wait_for_function("() => document.querySelectorAll('[data-node-id]').length > 5")
+    show(nodes_2, "ColorMaskEdit")
+    control = nodes_2.page.locator("[data-node-id] input[type=color]")
+    control.wait_for()
+    control.fill("#12ab34")
+    assert inputs(nodes_2, "ColorMaskEdit")["color"] == "#12ab34"
+    set_widgets(nodes_2, "ColorMaskEdit", color="forestgreen")
+    assert control.input_value() == "#228b22"
+    strength = nodes_2.page.get_by_test_id("widget-layout-field-label").get_by_text("strength", exact=True)
+    assert control.bounding_box()["y"] > strength.bounding_box()["y"], "it lies over other inputs"
+    nodes_2.keep("nodes-2-colour")
+
+
+def test_nodes_2_have_the_shift_pad(nodes_2):
+    cell = pad_with_picture(nodes_2)
+    nodes_2.page.locator(f"[data-node-id] {PAD}").wait_for()
+    nodes_2.page.locator(PAD).hover()  # the picture has come since the links
+    before = centre(nodes_2)
+    drag(nodes_2, 3 * cell, -2 * cell)
+    assert shift(inputs(nodes_2, "ShiftNoise")) == (3, -2)
+    np.testing.assert_allclose(centre(nodes_2) - before, [3 * cell, -2 * cell], atol=1.5)
+    nodes_2.page.locator(PAD).press("ArrowLeft")
+    assert shift(inputs(nodes_2, "ShiftNoise")) == (2, -2)
+    nodes_2.keep("nodes-2-shift-pad")
