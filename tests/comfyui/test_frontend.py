@@ -61,7 +61,8 @@ def declared(definition):
             options = options[0] if options else {}
             choices = kind if isinstance(kind, list) else options.get("options", [])
             if kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO") or isinstance(kind, list):
-                widgets[name] = options.get("default", choices[0] if choices else None)
+                first = choices[0] if choices else "" if kind == "STRING" else None
+                widgets[name] = options.get("default", first)
                 if options.get("control_after_generate"):
                     widgets["control_after_generate"] = "fixed"
             else:
