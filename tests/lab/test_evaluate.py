@@ -273,6 +273,20 @@ def test_rival_inversions_serve_the_same_edits(home, calls, inversion, sizes):
     assert json.loads((out / "settings.json").read_text())["eta"] == (0 if inversion == "ddim" else 1)
 
 
+@pytest.mark.slow
+def test_two_workers_edit_and_measure_what_one_process_does(home):
+    """The stand-ins here are not the workers': they have no CLIP."""
+    to_image(render([replace(SCENE, color="yellow")])[0]).save(home / "pictures" / "other.png")
+    text = WORKING + WORKING.replace("star.png", "other.png")
+    more = ["--seeds", "2", "--clip", str(home / "none"), "--workers"]
+    plain, shared = (evaluate(home, text, *more, workers, folder=workers) for workers in ("1", "2"))
+    columns = ("picture", "seed", "psnr", "ssim")
+    rows, others = ([[row[column] for column in columns] for row in read_rows(out)] for out in (plain, shared))
+    assert rows == others
+    assert len(rows) == 8
+    assert all((plain / row[0]).read_bytes() == (shared / row[0]).read_bytes() for row in rows)
+
+
 def test_what_is_there_is_not_made_again(home, calls):
     out = evaluate(home, WORKING)
     first, calls[:] = read_rows(out), []
