@@ -1,4 +1,4 @@
-"""How good is the demo model: ``python -m ddpm_core.demo.evaluate``.
+"""How good is the demo model: ``python -m ddpm_core.demo.judge``.
 
 Two reports on scenes that training never drew: the autoencoder's PSNR and the deviation of its
 latent channels, and the share of generated pictures that show what their caption says. The
