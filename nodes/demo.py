@@ -53,7 +53,7 @@ class DrawDemoScene(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         shapes, fills, colors, grounds = map(list, (scenes.SHAPES, scenes.FILLS, scenes.COLORS, scenes.BACKGROUNDS))
-        layout = "Which position, size, rotation, shading and dots."
+        layout = "Which position, size, rotation, light and pebbles."
         caption = "What the picture shows, as the demo model was taught to say it."
         return io.Schema(
             node_id="DrawDemoScene",
