@@ -67,7 +67,7 @@ def manifest(pictures):
 
 
 @pytest.fixture(scope="module")
-def plain(manifest, tmp_path_factory):
+def plain(manifest, one_thread, tmp_path_factory):
     """The folder of a run by one process."""
     out = tmp_path_factory.mktemp("plain")
     assert batch(manifest, out, "--seeds", "2") == 0

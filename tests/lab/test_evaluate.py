@@ -274,7 +274,7 @@ def test_rival_inversions_serve_the_same_edits(home, calls, inversion, sizes):
 
 
 @pytest.mark.slow
-def test_two_workers_edit_and_measure_what_one_process_does(home):
+def test_two_workers_edit_and_measure_what_one_process_does(home, one_thread):
     """The stand-ins here are not the workers': they have no CLIP."""
     to_image(render([replace(SCENE, color="yellow")])[0]).save(home / "pictures" / "other.png")
     text = WORKING + WORKING.replace("star.png", "other.png")

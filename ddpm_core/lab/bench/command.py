@@ -132,7 +132,7 @@ class Bench:
         plain edits."""
         plain = self.sweeps[0]
         names = {plain.name: plain.name}
-        for sweep in [*self.ways, *self.rivals]:
+        for sweep in [*self.sweeps[1:], *self.ways, *self.rivals]:
             without = replace(sweep, mode=replace(sweep.mode, attention="none")).name
             controlled = sweep.mode.attention != "none" and without in {other.name for other in self.ways}
             names[sweep.name] = without if controlled else plain.name
@@ -146,7 +146,8 @@ class Bench:
         """The plots, the contact sheets and the report, from what was measured."""
         by_name, chosen, out = self.points(self.sweeps), self.chosen(self.sweeps), self.out
         points = [point for members in by_name.values() for point in members]
-        ways, rivals = self.points([*self.sweeps[:1], *self.ways]), self.points(self.rivals)
+        ways = self.points([*self.sweeps[:1], *self.ways])
+        rivals = self.points([*self.sweeps[1:], *self.rivals])
         (bound,) = of_method(points_of(self.edits.rows), edits.BOUND)
         self.contact_sheet(self.sweeps).save(out / "contact.png")
         self.contact_sheet([*self.sweeps[:1], *self.ways, *self.rivals]).save(out / "ways_contact.png")
@@ -156,7 +157,8 @@ class Bench:
         level = best(next(iter(series.values()))[-1]).mean["kept_psnr"]
         statistics = paper.statistics_of(self.maps.rows)
         degrees = {name: paper.toy_angles(maps) for name, maps in paper.toy().items()}
-        everywhere = {n: members for n, members in (ways | rivals).items() if members[0].count == points[0].count}
+        masked = ways | self.points(self.rivals)
+        everywhere = {n: members for n, members in masked.items() if members[0].count == points[0].count}
         figures = {
             "tradeoff": plots.tradeoff_figure(by_name, bound.mean["kept_psnr"]),
             "ways": plots.tradeoff_figure(everywhere, bound.mean["kept_psnr"]),

@@ -58,7 +58,7 @@ def worth_part(
     families: Mapping[str, Sequence[Point]],
 ) -> list[str]:
     """What each way of editing adds to its base and costs; ``ways`` begins with plain edits, and
-    ``rivals`` are those with masks, ``families`` all settings of each rival."""
+    ``rivals`` are those without masks and with, ``families`` all settings of each rival."""
     plain = next(iter(ways.values()))
     of_ways, of_rivals = ({name: bases[name] for name in some} for some in (ways, rivals))
     return [
@@ -72,7 +72,7 @@ def worth_part(
         worth.worth_table(rows, ways, of_ways),
         "\nThe goals, and what was reached:\n",
         *worth.goal_lines(rows, plain, ways, families),
-        "\nThe rivals with masks of their own, against plain edit-friendly edits:\n",
+        "\nThe rivals, plainly and with masks of their own, against plain edit-friendly edits:\n",
         worth.worth_table(rows, {**ways, **rivals}, of_rivals),
         "\n![Success against preservation](ways.png)\n\n![The same scenes in every way](ways_contact.png)\n",
     ]
