@@ -150,7 +150,7 @@ def test_the_archive_says_that_it_has_no_commands(tmp_path):
     assert re.fullmatch(r"error: .*nodes.*clone of the repository.*\n", done.stderr)
 
 
-@pytest.mark.parametrize(("name", "ratio", "most_bytes"), [("icon", (1, 1), 90_000), ("banner", (21, 9), 260_000)])
+@pytest.mark.parametrize(("name", "ratio", "most_bytes"), [("icon", (1, 1), 60_000), ("banner", (21, 9), 250_000)])
 def test_icon_and_banner_have_the_registrys_shape(pyproject, name, ratio, most_bytes):
     path = ROOT / "docs" / f"{name}.png"
     with Image.open(path) as picture:

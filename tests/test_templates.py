@@ -34,7 +34,7 @@ def test_nothing_that_is_shown_hangs_on_the_source_alone(path):
     assert ends(prompt)
     for name in ends(prompt):
         classes = upstream(prompt, name)
-        assert any("Invert" in str(kind) or "NoiseMaps" in str(kind) for kind in classes), (
+        assert any("Invert" in kind or "NoiseMaps" in kind for kind in classes), (
             prompt[name]["class_type"],
             classes,
         )

@@ -114,18 +114,18 @@ class Attending:
         names = [name for name in prompts if name not in (SOURCE, "source", "negative")]
         for name in (*names, SOURCE):
             prompts[name] = [{**entry, "uuid": uuid.uuid4()} for entry in prompts[name]]
-        edited = "positive" if len(names) == 1 else "no prompt of the edits"
+        edited = "positive is not" if len(names) == 1 else "no prompt of the edits is"
         targets = self._of_pair([prompts[name] for name in names], "target", edited)
-        sources = self._of_pair([prompts[SOURCE]], "source", "source of the attention control")
+        sources = self._of_pair([prompts[SOURCE]], "source", "source of the attention control is not")
         return {
             target["uuid"]: [source["uuid"] for source in sources if source.get("area") == target.get("area")]
             for target in targets
         }
 
-    def _of_pair(self, prompts: list[list[dict]], role: str, socket: str) -> list[dict]:
+    def _of_pair(self, prompts: list[list[dict]], role: str, lacking: str) -> list[dict]:
         """The entries of prompts that the controls are about: all of them, or those that the word
-        map names. Where ComfyUI has filled an area with another prompt's words, the entry that
-        these words came with counts."""
+        map names; ``lacking`` begins the error where there are none. Where ComfyUI has filled an
+        area with another prompt's words, the entry that these words came with counts."""
         entries, pair = [entry for prompt in prompts for entry in prompt], self.attention.pair
         if pair is None:
             return entries
@@ -134,8 +134,7 @@ class Attending:
             first.setdefault(_words_of(entry), entry)
         chosen = [entry for entry in entries if first[_words_of(entry)].get(PAIR) == (pair, role)]
         if not chosen:
-            verb = "is" if socket.startswith("no ") else "is not"
-            problem = f"{socket} {verb} the {role} of the Prompt Pair that made the word map."
+            problem = f"{lacking} the {role} of the Prompt Pair that made the word map."
             remedy = f"Connect the {role} output of that Prompt Pair, whatever is done to it on the way."
             self.refuse("attention", problem, remedy)
         return chosen

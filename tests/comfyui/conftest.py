@@ -64,3 +64,17 @@ def shown(page, no_errors):
     page.load(EMPTY)
     with page.whole():
         yield page
+
+
+SET_NODES_2 = "value => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', value)"
+
+
+@pytest.fixture
+def nodes_2(shown):
+    """The page with nodes that are elements of it; drawn nodes again afterwards."""
+    if shown.server.version.startswith("0.3."):
+        pytest.skip("the frontend of ComfyUI 0.3 has a first sketch of Nodes 2.0")
+    shown.page.evaluate(SET_NODES_2, True)
+    yield shown
+    shown.load(EMPTY)
+    shown.page.evaluate(SET_NODES_2, False)

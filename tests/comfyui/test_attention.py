@@ -3,6 +3,7 @@ patches, and beside diffusers; numbers from ComfyUI's own process."""
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,7 +18,7 @@ from ddpm_core.attention.words import align
 from ddpm_core.demo.model import FOLDER
 from ddpm_core.models.attention import controlled
 from ddpm_core.models.stable_diffusion import Pipeline
-from tests.comfyui.rig.graphs import difference, graph, node
+from tests.comfyui.rig.graphs import difference, graph, node, pictures
 from tests.comfyui.rig.server import PACK, RIG
 
 SOURCE, TARGET = "a striped red star on a blue background", "a dotted green heart on a plain blue background"
@@ -157,6 +158,15 @@ def test_words_are_found_in_several_chunks(inside):
     assert len(start) > 1
     taken = sorted([*start, *end, *(p for _, at in words for p in at)])
     assert len(taken) == len(set(taken))
+
+
+def test_mutual_self_attention_reaches_the_edit_of_a_queued_workflow(server):
+    control = node("MutualSelfAttention", source=["source", 0], start=0.0, layer=0.0)
+    controlled = {"control": control, "edit": {"attention": ["control", 0]}}
+    heart = {"text": SOURCE.replace("star", "heart")}
+    with_it, without = (pictures(server.queue(graph(target=heart, **more)), "out") for more in (controlled, {}))
+    assert np.abs(with_it - without).max() > 20
+    assert difference(server.queue(graph(**controlled))) <= 1
 
 
 def test_a_direction_is_the_difference_of_the_means(inside):

@@ -353,8 +353,7 @@ def inside(server, tmp_path_factory):
 def test_every_panel_is_what_noise_map_edit_gives(inside):
     numbers, _ = inside
     alone = numbers["alone"]  # (4 cells, 2 pictures, H, W, 3), skip 4 first
-    # The same picture: a call of another size rounds otherwise, below what 8 bits show.
-    assert_close(numbers["pictures"], alone.transpose(0, 1).flatten(0, 1), rtol=0, atol=0.2 / 255)
+    assert_close(numbers["pictures"], alone.transpose(0, 1).flatten(0, 1), rtol=0, atol=1e-5)
     assert all((one - other).abs().max() > 0.05 for i, one in enumerate(alone) for other in alone[:i])
 
 
@@ -380,7 +379,7 @@ def test_panels_share_the_calls_of_the_model(inside):
 def test_a_panel_of_a_patched_model_is_made_in_a_run_of_its_own(inside):
     numbers, _ = inside
     assert numbers["patched_calls"].tolist() == [4] * 14
-    assert_close(numbers["patched"], numbers["pictures"], rtol=0, atol=0.2 / 255)
+    assert_close(numbers["patched"], numbers["pictures"], rtol=0, atol=1e-5)
 
 
 def test_the_progress_bar_runs_over_all_panels(inside):

@@ -12,7 +12,7 @@ from ...plan import PAPER
 from ..store import Row
 from . import pairs, paper, tables, worth
 from .edits import BATCH
-from .points import Point
+from .points import Point, best
 from .settings import Size
 from .tasks import KINDS
 
@@ -61,6 +61,7 @@ def worth_part(
     ``rivals`` are those without masks and with, ``families`` all settings of each rival."""
     plain = next(iter(ways.values()))
     of_ways, of_rivals = ({name: bases[name] for name in some} for some in (ways, rivals))
+    everywhere = [top for top in map(best, (ways | rivals).values()) if len(top.by_kind) == len(KINDS)]
     return [
         "\n## What each way of editing is worth\n",
         "Along the same edit-friendly maps: each way against the same without it, on the edits that both were "
@@ -74,6 +75,8 @@ def worth_part(
         *worth.goal_lines(rows, plain, ways, families),
         "\nThe rivals, plainly and with masks of their own, against plain edit-friendly edits:\n",
         worth.worth_table(rows, {**ways, **rivals}, of_rivals),
+        "\nBy kind of edit, what was measured on all of them, each at its best setting:\n",
+        tables.kinds_table(everywhere),
         "\n![Success against preservation](ways.png)\n\n![The same scenes in every way](ways_contact.png)\n",
     ]
 

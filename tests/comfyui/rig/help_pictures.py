@@ -78,6 +78,17 @@ def edit(maps, *prompts, guidance=GUIDANCE):
     return pipeline().decode(replay(pipeline().denoiser(list(prompts), guidance=guidance), maps))
 
 
+def mask_by_itself(maps, prompt):
+    """Where a prompt changes the picture, at the templates' settings."""
+    return mask_of(difference(pipeline().denoiser(prompt, guidance=1), maps), threshold=0.2, softness=0.2, grow=1)
+
+
+def edit_by_itself(drawn, **changes):
+    """The edit of a scene in that mask, (3, H, W)."""
+    maps, prompt = maps_of(drawn), words(drawn, **changes)
+    return edit(dataclasses.replace(maps, mask=mask_by_itself(maps, prompt)), prompt)[0]
+
+
 def panel(label, maps, prompt, guidance=GUIDANCE):
     return label, edit(maps, prompt, guidance=guidance)[0]
 
@@ -174,8 +185,7 @@ def several_page():
     edits = {}
     for name, value in (("color", "green"), ("background", "yellow")):
         prompt = words(STAR, **{name: value})
-        mask = mask_of(difference(pipe.denoiser(prompt, guidance=1), maps), threshold=0.2, softness=0.2, grow=1)
-        edits[name] = Edit(prompt, GUIDANCE, mask)
+        edits[name] = Edit(prompt, GUIDANCE, mask_by_itself(maps, prompt))
     panels = []
     for label, chosen in ((labels["color"], ["color"]), (labels["background"], ["background"]), ("both", list(edits))):
         masks = torch.cat([edits[name].mask for name in chosen]).amax(0, keepdim=True)

@@ -117,6 +117,15 @@ def near(picture, color, tolerance=40):
     return (np.abs(picture - np.array(color)) < tolerance).all(-1)
 
 
+def type_into(page, kind, name, text):
+    """As a person: a click on the widget opens a field."""
+    page.page.mouse.click(*at_widget(page, kind, name))
+    field = page.page.locator(".graphdialog input.value")
+    field.fill(text)
+    field.press("Enter")
+    page.page.evaluate(FRAMES)
+
+
 def undo(page):
     """By the keys. ComfyUI loads the whole graph again, with new nodes in it."""
     page.page.evaluate("() => app.graph.nodes.forEach(node => { node.isOld = true })")

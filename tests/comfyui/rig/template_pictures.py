@@ -20,7 +20,6 @@ from ddpm_core.edits.scale import scale
 from ddpm_core.measure.pictures import to_image
 from ddpm_core.measure.plots import figure_picture, statistics_figure
 from ddpm_core.measure.stats import statistics
-from ddpm_core.regions import difference, mask_of
 from tests.comfyui.rig.help_pictures import (
     CIRCLE,
     HEART,
@@ -29,6 +28,7 @@ from tests.comfyui.rig.help_pictures import (
     attended,
     directed,
     edit,
+    edit_by_itself,
     maps_of,
     mask_page,
     picture,
@@ -176,9 +176,7 @@ def along_a_direction():
 
 
 def by_itself():
-    maps, prompt = maps_of(STAR), words(STAR, color="green")
-    mask = mask_of(difference(pipeline().denoiser(prompt, guidance=1), maps), threshold=0.2, softness=0.2, grow=1)
-    return inset(one(dataclasses.replace(maps, mask=mask), prompt), picture(STAR), mask_page()[0][1][1])
+    return inset(edit_by_itself(STAR, color="green"), picture(STAR), mask_page()[0][1][1])
 
 
 def several():

@@ -1,36 +1,27 @@
-"""The controls that web/*.js adds to the nodes: the colour, the shift pad, the files. Pictures of
-them: out/screenshots/."""
-
-import base64
+"""The pad of web/shift_pad.js, on which the picture is dragged. Pictures of it: out/screenshots/."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_core.demo import scenes
-from tests.comfyui.rig.graphs import graph, node, pictures
 from tests.comfyui.rig.on_page import (
-    AT,
-    EMPTY,
     FRAMES,
-    NODE,
     PAD,
     add,
-    at_widget,
     inputs,
     keep_node,
     near,
     pad_picture,
     set_widgets,
     show,
-    template,
+    type_into,
     undo,
     values,
     wait_until,
 )
-from tests.comfyui.rig.server import PACK
 
 RED, BLUE = (220, 20, 40), (40, 60, 200)
+
 
 # The picture of a LoadImage through the VAE into the maps, and through a reroute to the shift; and the
 # cells that a run would tell.
@@ -51,107 +42,6 @@ CONNECT = """([file, cells]) => {
     reroute.connect(0, shift, 0)
     if (cells) app.nodeOutputs[shift.id] = { cells }
 }"""
-
-
-# --- the colour control ---
-
-
-def test_the_colour_control_and_the_text_follow_each_other(shown):
-    add(shown, "ColorMaskEdit")
-    control = shown.page.locator("input[type=color]")
-    assert control.input_value() == "#1e90ff"
-    control.fill("#12ab34")
-    assert inputs(shown, "ColorMaskEdit")["color"] == "#12ab34"
-    keep_node(shown, "ColorMaskEdit", "colour-control")
-    typed_colours = (("#f80", "#ff8800"), (" AbCdEf ", "#abcdef"), ("forestgreen", "#228b22"), ("0a0", "#00aa00"))
-    for typed, expected in typed_colours:
-        type_into(shown, "ColorMaskEdit", "color", typed)
-        assert inputs(shown, "ColorMaskEdit")["color"] == typed
-        assert control.input_value() == expected
-        assert control.get_attribute("aria-invalid") == "false"
-    type_into(shown, "ColorMaskEdit", "color", "greenish")
-    assert control.input_value() == "#00aa00"
-    assert control.get_attribute("aria-invalid") == "true"
-    assert shown.page.get_by_title('"greenish" is not a colour').is_visible()
-    keep_node(shown, "ColorMaskEdit", "colour-control-invalid")
-    control.fill("#0000ff")
-    assert inputs(shown, "ColorMaskEdit")["color"] == "#0000ff"
-    undo(shown)
-    assert values(shown, "ColorMaskEdit")["color"] == "greenish"
-
-
-def test_the_colour_control_needs_no_drawing_of_the_canvas(shown):
-    """As with Nodes 2.0: everything within one call, between two frames."""
-    found = shown.page.evaluate(
-        """() => {
-            const node = LiteGraph.createNode('ColorMaskEdit')
-            const [input] = node.widgets.at(-1).element.querySelectorAll('input')
-            const text = node.widgets.find(widget => widget.name === 'color')
-            const look = () => [input.value, input.parentElement.style.background]
-            const looks = [look()], saved = node.serialize()
-            text.value = '#f80'
-            text.callback(text.value)
-            looks.push(look())
-            saved.widgets_values = saved.widgets_values.map(value => value === '#1e90ff' ? '#0a0' : value)
-            node.configure(saved)
-            looks.push(look())
-            return looks
-        }"""
-    )
-    assert found == [["#1e90ff", "rgb(30, 144, 255)"], ["#ff8800", "rgb(255, 136, 0)"], ["#00aa00", "rgb(0, 170, 0)"]]
-
-
-def test_the_colour_control_rests_while_the_text_is_connected(shown):
-    add(shown, "ColorMaskEdit")
-    control = shown.page.locator("input[type=color]")
-    assert control.is_enabled()
-    shown.page.evaluate(
-        """() => {
-            const [node] = app.graph.nodes, origin = LiteGraph.createNode('PrimitiveString')
-            app.graph.add(origin)
-            origin.connect(0, node, node.inputs.findIndex(slot => slot.name === 'color'))
-        }"""
-    )
-    shown.page.evaluate(FRAMES)
-    assert control.is_disabled()
-
-
-def type_into(page, kind, name, text):
-    """As a person: a click on the widget opens a field."""
-    page.page.mouse.click(*at_widget(page, kind, name))
-    field = page.page.locator(".graphdialog input.value")
-    field.fill(text)
-    field.press("Enter")
-    page.page.evaluate(FRAMES)
-
-
-def test_a_picked_colour_arrives_in_the_picture(shown):
-    shown.load(template("Push a colour into a region"))
-    show(shown, "ColorMaskEdit")
-    shown.page.locator("input[type=color]").fill("#8020c0")
-    history = shown.queue()
-    prompt = shown.server.get(f"/history/{history.prompt_id}")[history.prompt_id]["prompt"][2]
-    assert [entry["inputs"]["color"] for entry in prompt.values() if entry["class_type"] == "ColorMaskEdit"] == [
-        "#8020c0"
-    ]
-    red, green, blue = color_inside(history, prompt)
-    assert blue > green + 30
-    assert red > green + 10
-    shown.page.evaluate(FRAMES)
-    shown.keep("colour-picked")
-
-
-def color_inside(history, prompt):
-    """The mean colour of the edited picture inside the shape that was drawn."""
-    [drawn] = [entry["inputs"] for entry in prompt.values() if entry["class_type"] == "DrawDemoScene"]
-    words = {name: drawn[name] for name in ("shape", "fill", "color", "background")}
-    inside = scenes.coverage([scenes.scene_with(drawn["layout"], **words)])[0, 0].numpy() > 0.8
-    [shown] = [history[name] for name, entry in prompt.items() if entry["class_type"] == "PreviewImage"]
-    [edited] = shown.images
-    return np.asarray(edited.convert("RGB"), dtype=float)[inside].mean(0)
-
-
-# --- the shift pad ---
 
 
 def pad_with_picture(page, cells=(24, 24)):
@@ -385,145 +275,6 @@ def test_the_pad_survives_what_happens_to_nodes(shown):
     shown.page.wait_for_function("() => app.graph.nodes.find(node => node.type === 'LoadImage').imgs?.[0].complete")
     shown.page.evaluate(FRAMES)
     assert near(pad_picture(shown), RED).sum() > 100
-
-
-# --- files of maps ---
-
-
-@pytest.fixture(scope="module")
-def maps_file(server):
-    """A file of Save Noise Maps, and the picture that its maps give back."""
-    saved = {
-        "save": node("SaveNoiseMaps", noise_maps=["maps", 0], filename_prefix="noise_maps/frontend", precision="full")
-    }
-    history = server.queue(graph(**saved))
-    return server.view(history["save"].ui["noise_maps"][0]), pictures(history, "out")
-
-
-def test_a_file_is_uploaded_by_the_button_and_runs(shown, maps_file):
-    content, picture = maps_file
-    add(shown, "LoadNoiseMaps")
-    with shown.page.expect_file_chooser() as chooser:
-        shown.page.mouse.click(*at_widget(shown, "LoadNoiseMaps", "upload a file"))
-    chooser.value.set_files({"name": "my maps.safetensors", "mimeType": "application/octet-stream", "buffer": content})
-    shown.page.wait_for_function(f"kind => {NODE}.widgets[0].value === 'my maps.safetensors'", arg="LoadNoiseMaps")
-    keep_node(shown, "LoadNoiseMaps", "upload")
-    assert inputs(shown, "LoadNoiseMaps") == {"file": "my maps.safetensors"}
-    assert (shown.server.base / "input" / "my maps.safetensors").read_bytes() == content
-    history = shown.server.queue(graph(maps=node("LoadNoiseMaps", file="my maps.safetensors")))
-    np.testing.assert_allclose(pictures(history, "out"), picture, atol=1)
-
-
-DROP = f"""([kind, name, text]) => {{
-    const [x, y] = ({AT})([kind, 60, 20]), dataTransfer = new DataTransfer()
-    dataTransfer.items.add(new File([text], name))
-    for (const type of ['dragover', 'drop']) {{
-        const event = {{ dataTransfer, clientX: x, clientY: y, bubbles: true, cancelable: true }}
-        app.canvas.canvas.dispatchEvent(new DragEvent(type, event))
-    }}
-}}"""
-
-
-def test_a_dropped_file_is_uploaded_and_a_wrong_one_refused(shown):
-    add(shown, "LoadNoiseMaps")
-    shown.page.evaluate(DROP, ["LoadNoiseMaps", "dropped.safetensors", "anything"])
-    shown.page.wait_for_function(f"kind => {NODE}.widgets[0].value === 'dropped.safetensors'", arg="LoadNoiseMaps")
-    shown.page.evaluate(DROP, ["LoadNoiseMaps", "picture.png", "anything"])
-    shown.page.wait_for_selector(".p-toast-message")
-    [alert] = shown.alerts()
-    assert "picture.png" in alert
-    assert ".safetensors" in alert
-    assert values(shown, "LoadNoiseMaps")["file"] == "dropped.safetensors"
-
-
-@pytest.mark.parametrize(("status", "said"), [(507, "507"), (413, "--max-upload-size")])
-def test_a_failed_upload_says_why(shown, status, said):
-    add(shown, "LoadNoiseMaps")
-    before = values(shown, "LoadNoiseMaps")
-    shown.page.route("**/upload/image", lambda route: route.fulfill(status=status))
-    try:
-        shown.page.evaluate(DROP, ["LoadNoiseMaps", "big.safetensors", "anything"])
-        shown.page.wait_for_selector(".p-toast-message")
-    finally:
-        shown.page.unroute("**/upload/image")
-    [alert] = shown.alerts()
-    assert "big.safetensors" in alert
-    assert said in alert
-    assert values(shown, "LoadNoiseMaps") == before
-    shown.keep(f"upload-failed-{status}")
-
-
-def test_the_saved_file_is_named_on_the_node(shown):
-    shown.load(template("Shift a picture"))
-    shown.page.evaluate(
-        """() => {
-            const find = kind => app.graph.nodes.find(node => node.type === kind)
-            const save = LiteGraph.createNode('SaveNoiseMaps')
-            save.pos = [900, 700]
-            app.graph.add(save)
-            find('EditFriendlyInvert').connect(0, save, 0)
-            for (const node of app.graph.nodes.filter(node => node.type === 'PreviewImage')) node.mode = 2
-        }"""
-    )
-    show(shown, "SaveNoiseMaps")
-    history = shown.queue()
-    [text] = history.text
-    shown.page.get_by_text(text).wait_for(timeout=10_000)
-    shown.page.evaluate(FRAMES)
-    keep_node(shown, "SaveNoiseMaps", "saved")
-    saved = shown.page.evaluate(
-        "() => app.graph.nodes.find(node => node.type === 'SaveNoiseMaps').serialize().widgets_values"
-    )
-    assert saved == ["noise_maps/maps", "full"]
-
-
-@pytest.mark.usefixtures("no_errors")
-def test_a_saved_file_opens_its_workflow(page):
-    """As a file that is dropped on the canvas does."""
-    page.load(PACK / "example_workflows" / "Keep noise maps for another day.json")
-    nodes = sorted(page.node_types())
-    [entry] = [output.ui["noise_maps"][0] for output in page.queue().outputs.values() if "noise_maps" in output.ui]
-    file = base64.b64encode(page.server.view(entry)).decode()
-    page.load(PACK / "example_workflows" / "Shift a picture.json")
-    assert sorted(page.node_types()) != nodes
-    drop = """([name, data]) => {
-        const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0))
-        return app.handleFile(new File([bytes], name))
-    }"""
-    page.page.evaluate(drop, [entry["filename"], file])
-    page.page.wait_for_function("count => app.graph.nodes.length === count", arg=len(nodes))
-    assert sorted(page.node_types()) == nodes
-
-
-# --- Nodes 2.0 ---
-
-SET_NODES_2 = "value => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', value)"
-
-
-@pytest.fixture
-def nodes_2(shown):
-    """The page with nodes that are elements of it; drawn nodes again afterwards."""
-    if shown.server.version.startswith("0.3."):
-        pytest.skip("the frontend of ComfyUI 0.3 has a first sketch of Nodes 2.0")
-    shown.page.evaluate(SET_NODES_2, True)
-    yield shown
-    shown.load(EMPTY)
-    shown.page.evaluate(SET_NODES_2, False)
-
-
-def test_nodes_2_have_the_colour_control(nodes_2):
-    nodes_2.load(template("Push a colour into a region"))
-    nodes_2.page.wait_for_function("() => document.querySelectorAll('[data-node-id]').length > 5")
-    show(nodes_2, "ColorMaskEdit")
-    control = nodes_2.page.locator("[data-node-id] input[type=color]")
-    control.wait_for()
-    control.fill("#12ab34")
-    assert inputs(nodes_2, "ColorMaskEdit")["color"] == "#12ab34"
-    set_widgets(nodes_2, "ColorMaskEdit", color="forestgreen")
-    assert control.input_value() == "#228b22"
-    strength = nodes_2.page.get_by_test_id("widget-layout-field-label").get_by_text("strength", exact=True)
-    assert control.bounding_box()["y"] > strength.bounding_box()["y"], "it lies over other inputs"
-    nodes_2.keep("nodes-2-colour")
 
 
 def test_nodes_2_have_the_shift_pad(nodes_2):
