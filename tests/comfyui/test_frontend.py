@@ -32,6 +32,7 @@ from tests.comfyui.rig.server import PACK
 from tests.comfyui.rig.workflows import NEWER, WORKFLOWS
 
 TYPE_COLOR = (0x0D, 0x94, 0x88)
+CONTROL = "control_after_generate"
 WATCH = """() => {
     const api = window.comfyAPI.api.api
     const note = (name, details) => window.seen.push({ name, at: performance.now(), ...details })
@@ -63,8 +64,9 @@ def declared(definition):
             if kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO") or isinstance(kind, list):
                 first = choices[0] if choices else "" if kind == "STRING" else None
                 widgets[name] = options.get("default", first)
-                if options.get("control_after_generate"):
-                    widgets["control_after_generate"] = "fixed"
+                if control := options.get("control_after_generate"):
+                    # Newer frontends name the widget as the node's option, in place of True, has it.
+                    widgets[control if isinstance(control, str) else CONTROL] = "fixed"
             else:
                 sockets.append(name)
     return widgets, sockets
@@ -96,10 +98,10 @@ def test_every_node_appears_and_saves_only_its_own_values(shown, kind):
     assert all(not saved for _, saved in found["names"][len(widgets) :])
     assert found["sockets"] == sockets
     assert found["outputs"] == len(definition["output"])
-    assert len(found["tooltips"]) == len(sockets) + len(set(widgets) - {"control_after_generate"}) + found["outputs"]
+    assert len(found["tooltips"]) == len(sockets) + len(set(widgets) - {CONTROL, "fixed"}) + found["outputs"]
     assert all(found["tooltips"])
     assert found["fits"]
-    assert set(inputs(shown, kind)) == set(widgets) - {"control_after_generate"}
+    assert set(inputs(shown, kind)) == set(widgets) - {CONTROL, "fixed"}
 
 
 @pytest.mark.parametrize("place", ["skip", "latent", "noise_maps", "title"])

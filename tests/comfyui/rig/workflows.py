@@ -26,12 +26,13 @@ def skip_if_nodes_are_newer(missing):
 
 
 def without_titles(prompt):
-    """What is run; newer frontends leave out what PreviewAny only shows."""
-    shown = {"PreviewAny": {"preview"}}
+    """What is run, less what versions of stock nodes differ in: newer frontends leave out what
+    PreviewAny only shows, and newer video nodes have more inputs."""
+    differs = {"PreviewAny": {"preview"}, "CreateVideo": {"bit_depth"}, "SaveVideo": {"format.codec"}}
     return {
         node_id: {
             "class_type": kind,
-            "inputs": {name: value for name, value in node["inputs"].items() if name not in shown.get(kind, ())},
+            "inputs": {name: value for name, value in node["inputs"].items() if name not in differs.get(kind, ())},
         }
         for node_id, node in prompt.items()
         for kind in [node["class_type"]]
