@@ -17,7 +17,7 @@ from ..measure.pictures import labelled_grid, save_picture
 from ..models.stable_diffusion import Pipeline
 from ..plan import DEMO, Plan
 from ..replay import replay
-from .editing import Mode, edited_latent
+from .editing import WIDE, Mode, edited_latent
 from .options import prepare_out, stage
 
 
@@ -54,8 +54,7 @@ def run(args: argparse.Namespace) -> None:
             ("source", picture[0]),
             ("reconstruction, exact\nbut for the autoencoder", replay_with(prompt, DEMO.guidance_source, maps)),
         ]
-        wide = {"mask": "auto", "threshold": 0.2, "softness": 0.2, "grow": 1}  # narrower, a star's tips stay
-        mode = Mode(DEMO.guidance_target, DEMO.guidance_source, **wide)
+        mode = Mode(DEMO.guidance_target, DEMO.guidance_source, **WIDE)
         for old, new in (("red", "green"), ("star", "heart"), ("blue", "yellow")):
             words = prompt.replace(old, new)
             edited = edited_latent(mode, model, maps, prompt, words, callback=stage(bar, "editing"))

@@ -35,6 +35,7 @@ COMBINATIONS = {
     "h-edit": (H_EDIT, {"guidance": "source"}),
     "turbo": (TURBO, {"guidance": "source", "inversion": "turbo"}),
 }
+WIDE = {"mask": "auto", "threshold": 0.2, "softness": 0.2, "grow": 1}  # as the templates have it: a star's tips stay
 GUIDANCE, MASKS, ATTENTION = ("negative", "source"), ("none", "auto", "diffedit"), ("none", "p2p", "masactrl", "zero")
 _CHOICES = {"guidance": GUIDANCE, "mask": MASKS, "attention": ATTENTION}
 

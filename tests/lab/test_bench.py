@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from ddpm_core.__main__ import main
 from ddpm_core.demo.model import FOLDER
 from ddpm_core.demo.scenes import BACKGROUNDS, COLORS, FILLS, SHAPES, Scene, candidates, random_scenes, render
-from ddpm_core.lab.bench import command, edits, paper, points, tables
+from ddpm_core.lab.bench import command, edits, paper, plots, points, tables
 from ddpm_core.lab.bench.methods import Inversion, cost, edit
 from ddpm_core.lab.bench.settings import three_skips
 from ddpm_core.lab.bench.shared import Shared
@@ -152,6 +152,12 @@ def test_the_frontier_leaves_out_what_is_beaten_and_is_interpolated():
     assert points.success_at(some, 24) == pytest.approx(0.4)
     assert points.success_at(some, 15) == 0.8
     assert math.isnan(points.success_at(some, 27))
+
+
+def test_the_plot_says_where_fewer_edits_were_measured():
+    whole, part = point("whole", 27.0, 0.8), replace(point("part", 28.0, 0.7), count=4)
+    figure = plots.tradeoff_figure({"whole": [whole], "part": [part]}, 40.0)
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["whole", "part (4 edits)"]
 
 
 def test_the_verdict_is_paired_and_says_who_wins():

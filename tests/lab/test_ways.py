@@ -18,7 +18,7 @@ from ddpm_core.lab.bench.methods import Inversion, cost
 from ddpm_core.lab.bench.points import points_of
 from ddpm_core.lab.bench.settings import QUICK, Size
 from ddpm_core.lab.bench.tasks import Truth, random_tasks
-from ddpm_core.lab.editing import Mode
+from ddpm_core.lab.editing import WIDE, Mode
 from ddpm_core.lab.store import Store
 from ddpm_core.models.stable_diffusion import Pipeline
 from ddpm_core.models.zero_shot import attention_gradient
@@ -41,6 +41,7 @@ def test_a_way_has_its_parts_in_its_name():
     both = Mode(1.0, mask="auto", guidance="source")
     names = {
         few(): "edit-friendly",
+        few(Mode(1.0, **WIDE)): "edit-friendly + wide mask",
         few(both): "edit-friendly + mask + guidance from the source",
         few(replace(both, attention="p2p")): "edit-friendly + Prompt-to-Prompt + mask + guidance from the source",
         few(Mode(1.0, attention="zero"), along=True): "edit-friendly + direction + pix2pix-zero",
@@ -139,11 +140,11 @@ def test_a_backward_pass_counts_as_a_sample(model):
     assert taken.samples == 2 + 2 + 2
 
 
-def test_the_whole_bench_stays_under_an_hour(tmp_path):
-    """About 100 samples a second are what two cores do."""
+def test_the_whole_bench_stays_a_matter_of_hours(tmp_path):
+    """About 30 samples a second are what one core does."""
     about = Bench(None, Size(), tmp_path).estimate()
     assert all(count > 0 for count in about.values())
-    assert sum(about.values()) < 360_000
+    assert sum(about.values()) < 2.7 * 3600 * 30
     assert sum(Bench(None, QUICK, tmp_path / "quick", quick=True).estimate().values()) < 25_000
 
 

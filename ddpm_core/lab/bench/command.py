@@ -22,7 +22,7 @@ from .pairs import random_pairs
 from .points import SETTING, Point, best, of_method, points_of
 from .settings import QUICK, RIVALS, SEED, SERIES, SWEEPS, VERSION, WAYS, Size
 from .tables import settings_csv
-from .tasks import random_tasks
+from .tasks import KINDS, random_tasks
 
 
 def run(args: argparse.Namespace) -> None:
@@ -158,7 +158,7 @@ class Bench:
         statistics = paper.statistics_of(self.maps.rows)
         degrees = {name: paper.toy_angles(maps) for name, maps in paper.toy().items()}
         masked = ways | self.points(self.rivals)
-        everywhere = {n: members for n, members in masked.items() if members[0].count == points[0].count}
+        everywhere = {n: members for n, members in masked.items() if len(members[0].by_kind) == len(KINDS)}
         figures = {
             "tradeoff": plots.tradeoff_figure(by_name, bound.mean["kept_psnr"]),
             "ways": plots.tradeoff_figure(everywhere, bound.mean["kept_psnr"]),

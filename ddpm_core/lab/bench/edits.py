@@ -26,6 +26,7 @@ WORDS = {
     "masactrl": "MasaCtrl",
     "zero": "pix2pix-zero",
     "auto": "mask",
+    "wide": "wide mask",
     "diffedit": "DiffEdit's mask",
     "source": "guidance from the source",
 }
@@ -57,7 +58,8 @@ class Sweep:
     def name(self) -> str:
         """Inversion and mode in words."""
         words = [self.inversion.name, "direction"] if self.along else [self.inversion.name]
-        choices = (self.mode.attention, self.mode.mask, self.mode.guidance)
+        mask = "wide" if self.mode.mask == "auto" and self.mode.grow else self.mode.mask
+        choices = (self.mode.attention, mask, self.mode.guidance)
         return " + ".join([*words, *(WORDS[choice] for choice in choices if choice in WORDS)])
 
     @property

@@ -17,14 +17,17 @@ MARKERS = "osD^vP"
 
 def tradeoff_figure(points: Mapping[str, Sequence[Point]], bound: float):
     """Success against preservation, a curve a method: small marks are settings, the line runs
-    through those that no other of the method beats in both.
+    through those that no other of the method beats in both. Where methods were measured on
+    different numbers of edits, the legend says of those with fewer how many.
 
     ``bound`` is the kept_psnr of the autoencoder alone.
     """
+    most = max(point.count for members in points.values() for point in members)
     figure = new_figure(8, 5)
     axes = figure.subplots()
     for i, (name, members) in enumerate(points.items()):
         front = frontier(members)
+        fewer = "" if front[0].count == most else f" ({front[0].count} edits)"
         color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
         axes.plot(
             [p.mean["kept_psnr"] for p in members],
@@ -44,7 +47,7 @@ def tradeoff_figure(points: Mapping[str, Sequence[Point]], bound: float):
             linewidth=2,
             elinewidth=0.8,
             linestyle=DASHES[i % len(DASHES)],
-            label=name,
+            label=name + fewer,
         )
     axes.axvline(bound, color="#6b6b6b", linewidth=1.2, linestyle=(0, (2, 2)))
     axes.annotate("autoencoder alone ", (bound, 2), rotation=90, ha="right", va="bottom", color="#6b6b6b", fontsize=9)
