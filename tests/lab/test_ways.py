@@ -226,6 +226,18 @@ def test_a_gain_below_the_goal_is_not_reached():
     assert lines[1].endswith("the goal is +20: not reached")
 
 
+def test_a_mask_is_compared_where_plain_edits_keep_the_most():
+    rows, ways = two_ways()
+    ways = {name: ways[name] for name in ("edit-friendly", "edit-friendly + mask")}
+    strong = rows_of(few(MASK), 3, [1, 1, 1, 0, 0] * 8, 28.0)
+    ways["edit-friendly + mask"] = points_of([row for row in rows if "mask" in row["name"]] + strong)
+    lines = list(worth.far_lines(rows + strong, ways, ways))
+    # .6 at 28.0 dB against .2 there; the mask's own 28.0 dB are reached by plain edits too
+    assert lines[0].startswith("- edit-friendly against edit-friendly + mask at 28.0 dB kept, in points: -40 +-")
+    assert lines[1].startswith("- edit-friendly + mask against edit-friendly at 28.0 dB kept, in points: +40 +-")
+    assert len(lines) == 2
+
+
 def test_attention_control_is_compared_with_the_same_without_it(tmp_path):
     bases = Bench(None, Size(), tmp_path).bases()
     both, plain = "edit-friendly + mask + guidance from the source", "edit-friendly"

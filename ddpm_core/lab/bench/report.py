@@ -73,6 +73,8 @@ def worth_part(
         worth.worth_table(rows, ways, of_ways),
         "\nThe goals, and what was reached:\n",
         *worth.goal_lines(rows, plain, ways, families),
+        "\nWhere the other keeps as much as it can:\n",
+        *worth.far_lines(rows, ways, ways | rivals),
         "\nThe rivals, plainly and with masks of their own, against plain edit-friendly edits:\n",
         worth.worth_table(rows, {**ways, **rivals}, of_rivals),
         "\nBy kind of edit, what was measured on all of them, each at its best setting:\n",

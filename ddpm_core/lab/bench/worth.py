@@ -82,5 +82,21 @@ def goal_lines(
     yield f"- at {AT:g} dB kept {said}; the goal is {100 * CEILING:.0f} %: {_reached(success >= CEILING)}"
 
 
+def far_lines(
+    rows: Sequence[Row], ways: Mapping[str, Sequence[Point]], others: Mapping[str, Sequence[Point]]
+) -> Iterator[str]:
+    """A line for every way and other measured on all edits: success near the most that the other
+    keeps (to half a dB), where a way that keeps more shows it."""
+    everything = [point for points in (*ways.values(), *others.values()) for point in points]
+    most = max(point.count for point in everything)
+    for name, points in ways.items():
+        for other, theirs in others.items():
+            if name != other and {point.count for point in (*points, *theirs)} == {most}:
+                level = math.floor(2 * max(point.mean["kept_psnr"] for point in theirs)) / 2
+                mean, error = matched(rows, points, theirs, level)
+                if not math.isnan(mean):
+                    yield f"- {name} against {other} at {level:.1f} dB kept, in points: {gain(mean, error, 0, 100)}"
+
+
 def _reached(goal: bool) -> str:
     return "reached" if goal else "not reached"
