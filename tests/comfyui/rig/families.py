@@ -212,7 +212,9 @@ def random_model(kind, unet_config, keys, seed=0):
     """A MODEL of a family, with every weight drawn at random, the zero ones of a new model too."""
     config = kind(copy.deepcopy(unet_config))
     config.set_inference_dtype(torch.float32, None)
+    torch.use_deterministic_algorithms(True)  # memory without values is NaN, and not what it held
     model = config.get_model(dict(keys), "")
+    torch.use_deterministic_algorithms(False)
     generator = torch.Generator().manual_seed(seed)
     gain = 0.5 if "num_res_blocks" in unet_config else 1.0  # a UNet of no training makes noise of noise
     for name, weight in model.diffusion_model.named_parameters():
@@ -222,6 +224,11 @@ def random_model(kind, unet_config, keys, seed=0):
             torch.nn.init.normal_(weight, std=0.1, generator=generator)
         else:
             torch.nn.init.constant_(weight, 1.0)
+    for name, buffer in model.diffusion_model.named_buffers():
+        if name == "pos_embed":  # SD3's, which a checkpoint brings
+            torch.nn.init.normal_(buffer, std=0.5, generator=generator)
+    forgotten = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    assert not forgotten, f"without a value: {forgotten}"
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, cpu, cpu)
 
