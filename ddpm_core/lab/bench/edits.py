@@ -42,7 +42,7 @@ class Sweep:
     """One inversion and the edits made from it: every skip with every guidance.
 
     mode   how the edits are made, but for the guidance
-    kinds  of edits that it is measured on, and of how many of the first tasks these are taken
+    kinds  of edits that it is measured on
     along  edits along a direction between captions instead of to the target's caption
     """
 
@@ -51,7 +51,6 @@ class Sweep:
     cfgs: tuple[float, ...]
     mode: Mode = Mode(1.0)
     kinds: tuple[str, ...] = KINDS
-    most: float = math.inf
     along: bool = False
 
     @property
@@ -66,9 +65,9 @@ class Sweep:
     def settings(self) -> list[tuple[int, float]]:
         return [(skip, cfg) for skip in self.skips for cfg in self.cfgs]
 
-    def numbers(self, tasks: Sequence[Task], start: int = 0) -> list[int]:
-        """Which of some tasks are its own; ``start`` is the number of the first of them."""
-        return [i for i, task in enumerate(tasks) if task.kind in self.kinds and start + i < self.most]
+    def numbers(self, tasks: Sequence[Task]) -> list[int]:
+        """Which of some tasks are its own."""
+        return [i for i, task in enumerate(tasks) if task.kind in self.kinds]
 
     @property
     def inverting(self) -> int:
@@ -168,7 +167,7 @@ def run(
     for start in batches.starts(count):
         tasks = batches.tasks[start : start + BATCH]
         for sweep in sweeps:
-            numbers = sweep.numbers(tasks, start)
+            numbers = sweep.numbers(tasks)
             if not all(store.holds(keys_of(sweep, start, numbers, *setting)) for setting in sweep.settings):
                 shared = batches.shared(start)
                 store.append(_measure(model, sweep, start, numbers, shared, min(first[sweep.inversion].skips)))

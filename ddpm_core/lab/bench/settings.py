@@ -10,17 +10,16 @@ from ..editing import WIDE, Mode
 from .edits import Sweep
 from .methods import Inversion
 
-VERSION = 4  # of what is measured: results of another one are not gone on with
+VERSION = 5  # of what is measured: results of another one are not gone on with
 SEED = 31415  # of the scenes; no training and no choice of the demo settings used it
 EDIT_FRIENDLY, NATIVE, DDIM, SDEDIT = map(Inversion, ("edit-friendly", "native", "ddim", "sdedit"))
-FEW = 80  # tasks of what is measured for orientation
 SWEEPS = [  # inversions, edited plainly: skips to both sides of where 27 dB are kept
     Sweep(EDIT_FRIENDLY, (8, 12), (3.0, 5.0)),
     Sweep(NATIVE, (8, 12), (3.0,)),
     Sweep(DDIM, (8,), (3.0, 5.0)),
-    Sweep(Inversion("ddim", cfg_source=3.5), (8, 12), (5.0,), most=FEW),
-    Sweep(Inversion("ddim", corrections=2), (8, 12), (3.0,), most=FEW),
-    Sweep(SDEDIT, (10, 14), (3.0,), most=FEW),
+    Sweep(Inversion("ddim", cfg_source=3.5), (8, 12), (5.0,)),
+    Sweep(Inversion("ddim", corrections=2), (8, 12), (3.0,)),
+    Sweep(SDEDIT, (10, 14), (3.0,)),
 ]
 MASK, SOURCE, BOTH = Mode(1.0, mask="auto"), Mode(1.0, guidance="source"), Mode(1.0, mask="auto", guidance="source")
 DIFFEDIT = Mode(1.0, mask="diffedit")
@@ -31,18 +30,18 @@ ZERO = Mode(1.0, guidance="source", attention="zero", rate=0.5)
 WAYS = [
     Sweep(EDIT_FRIENDLY, (4, 8), (5.0, 8.0), MASK),
     Sweep(Inversion(steps=DEMO.steps), (DEMO.skip,), (DEMO.guidance_target,), Mode(1.0, **WIDE)),  # the templates' own
-    Sweep(EDIT_FRIENDLY, (8, 12), (3.0,), SOURCE, most=FEW),
-    Sweep(EDIT_FRIENDLY, (6, 12), (3.0,), BOTH, most=FEW),
-    Sweep(EDIT_FRIENDLY, (6, 12), (5.0,), Mode(1.0, attention="p2p"), kinds=("color", "fill"), most=FEW),
-    Sweep(EDIT_FRIENDLY, (6, 12), (3.0,), replace(BOTH, attention="p2p"), kinds=("color", "fill"), most=FEW),
-    Sweep(EDIT_FRIENDLY, (6, 12), (5.0,), Mode(1.0, attention="masactrl"), kinds=("shape",), most=FEW),
-    Sweep(EDIT_FRIENDLY, (8, 12), (3.0,), SOURCE, kinds=("color", "shape"), most=FEW, along=True),
-    Sweep(EDIT_FRIENDLY, (8, 12), (3.0,), ZERO, kinds=("color", "shape"), most=FEW, along=True),
+    Sweep(EDIT_FRIENDLY, (8, 12), (3.0,), SOURCE),
+    Sweep(EDIT_FRIENDLY, (6, 12), (3.0,), BOTH),
+    Sweep(EDIT_FRIENDLY, (6, 12), (5.0,), Mode(1.0, attention="p2p"), kinds=("color", "fill")),
+    Sweep(EDIT_FRIENDLY, (6, 12), (3.0,), replace(BOTH, attention="p2p"), kinds=("color", "fill")),
+    Sweep(EDIT_FRIENDLY, (6, 12), (5.0,), Mode(1.0, attention="masactrl"), kinds=("shape",)),
+    Sweep(EDIT_FRIENDLY, (8, 12), (3.0,), SOURCE, kinds=("color", "shape"), along=True),
+    Sweep(EDIT_FRIENDLY, (8, 12), (3.0,), ZERO, kinds=("color", "shape"), along=True),
 ]
 RIVALS = [  # the others with masks of their own: DiffEdit's where the path has no independent noise to read one off
-    Sweep(NATIVE, (4, 8), (5.0, 8.0), MASK, most=FEW),
-    Sweep(DDIM, (6,), (3.0, 5.0), DIFFEDIT, most=FEW),
-    Sweep(SDEDIT, (8,), (5.0,), DIFFEDIT, most=FEW),
+    Sweep(NATIVE, (4, 8), (5.0, 8.0), MASK),
+    Sweep(DDIM, (6,), (3.0, 5.0), DIFFEDIT),
+    Sweep(SDEDIT, (8,), (5.0,), DIFFEDIT),
 ]
 
 
@@ -66,7 +65,7 @@ class Size:
     """How much is measured."""
 
     scenes: int = 200  # edits in the sweep
-    stepped: int = 16  # of them for steps and solvers, whole batches
+    stepped: int = 48  # of them for steps and solvers, whole batches
     seeded: int = 8  # of them for several seeds, whole batches
     seeds: int = 3
     pairs: int = 64  # scenes with two edits at once
