@@ -27,6 +27,7 @@ from ddpm_core.demo import scenes
 from ddpm_core.demo.model import FOLDER
 from ddpm_core.edits.scale import scale
 from ddpm_core.inversions.choice import invert_by
+from ddpm_core.lab.editing import WIDE, Mode, mask_for
 from ddpm_core.measure.metrics import psnr
 from ddpm_core.measure.pictures import kept_in_grey, labelled_grid, to_image
 from ddpm_core.measure.plots import figure_picture, statistics_figure
@@ -78,15 +79,15 @@ def edit(maps, *prompts, guidance=GUIDANCE):
     return pipeline().decode(replay(pipeline().denoiser(list(prompts), guidance=guidance), maps))
 
 
-def mask_by_itself(maps, prompt):
-    """Where a prompt changes the picture, at the templates' settings."""
-    return mask_of(difference(pipeline().denoiser(prompt, guidance=1), maps), threshold=0.2, softness=0.2, grow=1)
+def mask_by_itself(drawn, prompt):
+    """Where a prompt changes a scene, at the templates' settings."""
+    return mask_for(Mode(GUIDANCE, 1, **WIDE), pipeline(), maps_of(drawn), words(drawn), prompt)
 
 
 def edit_by_itself(drawn, **changes):
     """The edit of a scene in that mask, (3, H, W)."""
     maps, prompt = maps_of(drawn), words(drawn, **changes)
-    return edit(dataclasses.replace(maps, mask=mask_by_itself(maps, prompt)), prompt)[0]
+    return edit(dataclasses.replace(maps, mask=mask_by_itself(drawn, prompt)), prompt)[0]
 
 
 def panel(label, maps, prompt, guidance=GUIDANCE):
@@ -185,7 +186,7 @@ def several_page():
     edits = {}
     for name, value in (("color", "green"), ("background", "yellow")):
         prompt = words(STAR, **{name: value})
-        edits[name] = Edit(prompt, GUIDANCE, mask_by_itself(maps, prompt))
+        edits[name] = Edit(prompt, GUIDANCE, mask_by_itself(STAR, prompt))
     panels = []
     for label, chosen in ((labels["color"], ["color"]), (labels["background"], ["background"]), ("both", list(edits))):
         masks = torch.cat([edits[name].mask for name in chosen]).amax(0, keepdim=True)
