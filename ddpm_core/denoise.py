@@ -51,6 +51,18 @@ def ran_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, known) or any(word in str(error) for word in words)
 
 
+def call_if_it_fits(denoise: Denoise, x: Tensor, sigma: Tensor, device, *, divisible: bool) -> Tensor | None:
+    """``call``; None where memory ran out and fewer can be asked at once."""
+    try:
+        return call(denoise, x, sigma, device)
+    except RuntimeError as error:
+        if not divisible or not ran_out_of_memory(error):
+            raise
+    if x.is_cuda:  # here the error is gone, and with its traceback what the model had made until then
+        torch.cuda.empty_cache()
+    return None
+
+
 def predict_path(
     denoise: Denoise, latents: Tensor, sigmas: Tensor, device, chunk: int, callback: Callback | None
 ) -> Tensor:
@@ -63,16 +75,9 @@ def predict_path(
         part = slice(done, done + chunk)
         x = latents[part].flatten(0, 1).double().to(state_device(device))  # (chunk B, C, *S)
         sigma = sigmas[part].repeat_interleave(batch).to(x.device)
-        try:
-            x0_hat = call(denoise, x, sigma, device)
-        except RuntimeError as error:
-            if len(x) == batch or not ran_out_of_memory(error):
-                raise
-            x0_hat = None
-        if x0_hat is None:  # here the error is gone, and with its traceback what the model had made until then
+        x0_hat = call_if_it_fits(denoise, x, sigma, device, divisible=len(x) > batch)
+        if x0_hat is None:
             chunk = (len(x) // batch + 1) // 2
-            if x.is_cuda:
-                torch.cuda.empty_cache()
             continue
         x0_hat = x0_hat.unflatten(0, (-1, batch))
         predictions[part] = x0_hat.cpu()

@@ -29,19 +29,6 @@ def from_source(base: Tensor, source: Tensor, target: Tensor, scale: float | Ten
     return base + scale * (target - source)
 
 
-def h_edit(
-    negative: Tensor, source: Tensor, target: Tensor, scale: float, source_scale: float, base_scale: float
-) -> Tensor:
-    """u + w0 (s - u) + [u + w (t - u)] - [u + w^ (s - u)]: h-Edit-R, explicit (Nguyen et al.
-    2503.02187), w^ = ``source_scale``.
-
-    With w^ = w it is ``from_source``. With another w^ the source does not come back where the
-    target is the source.
-    """
-    base = classifier_free(negative, source, base_scale)
-    return base + classifier_free(negative, target, scale) - classifier_free(negative, source, source_scale)
-
-
 class Term(NamedTuple):
     """One edit of several: what it wants, how strongly (below 0: less of it), and where."""
 

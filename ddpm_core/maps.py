@@ -135,6 +135,10 @@ class NoiseMaps:
         """The T transitions that the maps belong to."""
         return schedule(self.sigmas, eta=self.eta, solver=self.solver, process=self.process)
 
+    def step_at(self, sigma: Tensor) -> int:
+        """The step that starts at a denoiser's noise level (N,), which a model may have rounded."""
+        return int((self.sigmas[:-1] - sigma[0].cpu().double()).abs().argmin())
+
     @property
     def total_steps(self) -> int:
         """Steps of the whole schedule, the skipped ones included."""
@@ -187,8 +191,8 @@ class NoiseMaps:
         return dataclasses.replace(self, sigmas=self.sigmas[first:], skipped=n, **rest)
 
     def to(self, *args, **kwargs) -> NoiseMaps:
-        """The same maps on another device, or with latents, predictions and mask in another dtype;
-        the arguments are those of ``Tensor.to``."""
+        """The same maps on another device, or with latents, predictions, mask and pull in another
+        dtype; the arguments are those of ``Tensor.to``."""
         tensors = {name: tensor.to(*args, **kwargs) for name, tensor in self.tensors().items()}
         tensors["residuals"] = self.residuals.to(tensors["latents"].device)
         return dataclasses.replace(self, **tensors)

@@ -1,4 +1,4 @@
-"""Every draw of the package, by name, and its place in the stream.
+"""Every draw of noise maps, by name, and its place in the stream.
 
 Item i of a batch has a generator of its own, ``seed + i``, on the CPU, so that a batch equals its
 items run alone and every machine draws the same. From one seed come, one after the other (T steps

@@ -37,7 +37,8 @@ def difference(
     target      the denoiser under the target prompt, with the guidance of the inversion; p_i are
                 the maps' own predictions
     start, end  which steps, t in per cent of the whole schedule, 100 is its noisy end
-    chunk, device, callback  as for ``invert``
+    chunk, callback          as for ``invert``
+    device                   where the model runs
 
     Returns (B, 1, *S), float32 on the CPU. Raises BadArgument.
     """

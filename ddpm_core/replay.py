@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .checks import BadArgument
-from .denoise import Callback, Denoise, call, ran_out_of_memory, state_device
+from .denoise import Callback, Denoise, call, call_if_it_fits, state_device
 from .maps import NoiseMaps
 
 Local = Callable[[int], Tensor | None]
@@ -87,16 +87,10 @@ def replay_several(
         while begun:
             group = begun[:chunk]
             x = torch.cat([runs[which].x for which in group])
-            try:
-                x0_hat = call(partial(denoise, which=group), x, x.new_full((len(x),), step.sigma), device)
-            except RuntimeError as error:
-                if len(group) == 1 or not ran_out_of_memory(error):
-                    raise
-                x0_hat = None
-            if x0_hat is None:  # the error is gone, and with its traceback what the model had made until then
+            asked, sigma = partial(denoise, which=group), x.new_full((len(x),), step.sigma)
+            x0_hat = call_if_it_fits(asked, x, sigma, device, divisible=len(group) > 1)
+            if x0_hat is None:
                 chunk = (len(group) + 1) // 2
-                if x.is_cuda:
-                    torch.cuda.empty_cache()
                 continue
             for which, prediction in zip(group, x0_hat.chunk(len(group))):
                 runs[which].advance(len(edits[which].residuals) - left, prediction, callback)

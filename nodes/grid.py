@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..ddpm_core import NoiseMaps, replay_several
 from ..ddpm_core.edits.faithful import faithful
-from ..ddpm_core.measure.pictures import labelled_grid
+from ..ddpm_core.measure.pictures import from_image, labelled_grid
 from ..ddpm_core.plan import DEMO, PAPER
 from .edit import edit_guider, sample_along
 from .host.batching import automatic_chunk, one_timestep_a_call
@@ -217,7 +216,7 @@ def _sheet(source: Tensor, panels: Tensor, labels: list[str], columns: int, side
     cells = list(zip(labels, panels.movedim(-1, 1)))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     sheet = labelled_grid([[("source", source.movedim(-1, 0))], *rows], side)
-    return torch.from_numpy(np.array(sheet)).float() / 255
+    return from_image(sheet).movedim(0, -1)
 
 
 NODES = [EditGrid]

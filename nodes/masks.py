@@ -4,14 +4,13 @@ of arXiv 2304.06140)."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..ddpm_core import NoiseMaps
-from ..ddpm_core.measure.pictures import kept_in_grey, labelled_grid
+from ..ddpm_core.measure.pictures import from_image, kept_in_grey, labelled_grid
 from ..ddpm_core.regions import HARDLY, contrast, mask_of
 from .host.guided import make_guider
 from .host.masks import MASK_REMEDY, both_masks, noise_mask
@@ -179,8 +178,8 @@ def _sheets(pictures: Tensor, region: Tensor, labels: list[str]) -> Tensor:
     shown = kept_in_grey(pictures.reshape(len(region), *pictures.shape[-3:]).movedim(-1, 1), region[:, None])
     side, lines = max(LEAST_SIDE, *shown.shape[-2:]), max(label.count("\n") for label in labels)
     labels = [label + "\n" * (lines - label.count("\n")) for label in labels]
-    sheets = [np.array(labelled_grid([[pair]], side)) for pair in zip(labels, shown)]
-    return torch.from_numpy(np.stack(sheets)).float() / 255
+    sheets = [from_image(labelled_grid([[pair]], side)) for pair in zip(labels, shown)]
+    return torch.stack(sheets).movedim(1, -1)
 
 
 NODES = [MaskFromPrompts]

@@ -66,6 +66,10 @@ def flow_sigmas(steps: int) -> Tensor:
     return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
 
 
+def sigmas_of(process: Process, steps: int) -> Tensor:
+    return flow_sigmas(steps) if process is Process.FLOW else ddpm_sigmas(steps)
+
+
 class Bare:
     """A worker that has nothing."""
 

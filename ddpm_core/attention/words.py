@@ -3,14 +3,16 @@ tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 import torch
 from torch import Tensor
 
 from ..checks import BadArgument
+
+END = "</w>"  # of a word's last token in CLIP's vocabulary
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,18 @@ class Tokens:
         return [p for i in places for _, at in self.words[i : i + len(wanted)] for p in at]
 
 
+def spelled(pieces: Iterable[tuple[int, str]]) -> list[tuple[str, tuple[int, ...]]]:
+    """The words of (position, piece) of CLIP's tokens; a long prompt may be cut within the last."""
+    words, at, text = [], [], ""
+    for position, piece in pieces:
+        at.append(position)
+        text += piece.removesuffix(END)
+        if piece.endswith(END):
+            words.append((text, tuple(at)))
+            at, text = [], ""
+    return [*words, (text, tuple(at))] if at else words
+
+
 @dataclass(frozen=True, eq=False)
 class WordMap:
     """What a target's tokens take from a source's attention A_s (..., Ls) and from their own A_t
@@ -59,7 +73,6 @@ class WordMap:
     own: Tensor
     source: Tokens
     target: Tokens
-    replaced: tuple[str, ...] = field(default=())  # words of the target that stand in place of others, or are new
 
 
 def align(source: Tokens, target: Tokens) -> WordMap:
@@ -73,12 +86,9 @@ def align(source: Tokens, target: Tokens) -> WordMap:
     target leaves out.
     """
     taken, own = torch.zeros(source.length, target.length), torch.zeros(target.length)
-    replaced: list[str] = []
     texts = [[text.lower() for text, _ in tokens.words] for tokens in (source, target)]
     for kind, i, i_end, j, j_end in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
         ours, theirs = target.words[j:j_end], source.words[i:i_end]
-        if kind != "equal":
-            replaced += [text for text, _ in ours]
         if len(ours) == len(theirs):
             for (_, from_), (_, to) in zip(theirs, ours):
                 _give(taken, from_, to)
@@ -89,7 +99,7 @@ def align(source: Tokens, target: Tokens) -> WordMap:
     _give(taken, source.start, target.start)
     _give(taken, source.end, target.end)
     _give_in_order(taken, source.padding, target.padding)
-    return WordMap(taken, own, source, target, tuple(replaced))
+    return WordMap(taken, own, source, target)
 
 
 def _give(taken: Tensor, source: Sequence[int], target: Sequence[int]) -> None:

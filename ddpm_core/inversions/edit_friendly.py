@@ -43,6 +43,7 @@ def invert(
               in float64 (else float32)
     chunk     timesteps in one call of the model: denoise gets (chunk B, C, *S), timestep by
               timestep; halved when memory runs out
+    mask      (1 or B, 1, *S) in [0, 1], kept in the maps: 1 where an edit may change the latent
     path      (R+1, B, C, *S) a path of the caller's own instead of ``auxiliary_path``, ending at
               x_0
     callback  called after each timestep with (index, prediction, latent), each (B, C, *S)

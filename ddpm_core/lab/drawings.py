@@ -12,7 +12,6 @@ import dataclasses
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,11 +19,11 @@ from ..demo.judge import ATTRIBUTES, judge
 from ..demo.model import FOLDER
 from ..demo.scenes import SIZE, Scene, caption
 from ..inversions.edit_friendly import invert
-from ..measure.pictures import labelled_grid
+from ..measure.pictures import from_image, labelled_grid
 from ..models.stable_diffusion import Pipeline
 from ..plan import DEMO, Plan
-from ..regions import difference, mask_of
 from ..replay import replay
+from .editing import WIDE, Mode, edited_latent
 
 # What is drawn (shape, fill, colour, ground), and the edit: which attribute becomes what.
 DRAWINGS = (
@@ -64,7 +63,7 @@ def draw(shape: str, fill: str, color: str, ground: str, place: tuple[int, int, 
                 pen.ellipse((u - cell * 0.6, v - cell * 0.6, u + cell * 0.6, v + cell * 0.6), lighter)
     soft_ground = tuple((2 * c + 255) // 3 for c in paper)
     picture = Image.composite(surface, Image.new("RGB", (SIZE, SIZE), soft_ground), region)
-    return torch.from_numpy(np.array(picture)).movedim(-1, 0).float() / 255
+    return from_image(picture)
 
 
 def _draw_shape(pen, shape: str, x: float, y: float, r: float) -> None:
@@ -97,10 +96,7 @@ def edit(model: Pipeline, picture: Tensor, source: str, target: str) -> tuple[Te
     plan = Plan(model.sigmas(DEMO.steps), DEMO.skip, guidance=DEMO.guidance_source)
     known = model.denoiser(source, guidance=DEMO.guidance_source)
     maps = invert(known, model.encode(picture[None]), plan)
-    amount = difference(model.denoiser(target, guidance=DEMO.guidance_source), maps)
-    mask = mask_of(amount, threshold=0.2, softness=0.2, grow=1)  # as in the first template
-    masked = dataclasses.replace(maps, mask=mask)
-    edited = replay(model.denoiser(target, guidance=DEMO.guidance_target), masked)
+    edited = edited_latent(Mode(DEMO.guidance_target, DEMO.guidance_source, **WIDE), model, maps, source, target)
     return model.decode(replay(known, maps))[0], model.decode(edited)[0]
 
 
@@ -113,7 +109,7 @@ def main() -> None:
     rows, edits = [[], [], []], []
     for i, (drawn, (name, value)) in enumerate(DRAWINGS):
         picture = draw(*drawn, _PLACES[i % len(_PLACES)])
-        scene = Scene(**dict(zip(ATTRIBUTES, (drawn[0], drawn[1], drawn[2], drawn[3]))), relief=0.0)
+        scene = Scene(**dict(zip(ATTRIBUTES, drawn)), relief=0.0)
         target = dataclasses.replace(scene, **{name: value})
         rebuilt, edited = edit(model, picture, caption(scene), caption(target))
         for row, (label, shown) in zip(rows, (("", picture), ("", rebuilt), (f"to {value}", edited))):

@@ -38,7 +38,7 @@ def load_picture(path: str | Path, side: int, multiple: int) -> Tensor:
         raise ValueError(f"{path} must be a picture that Pillow can read; reading it failed: {error}") from error
     width, height = (max(multiple, round(n * scale) // multiple * multiple) for n in picture.size)
     picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+    return from_image(picture)[None]
 
 
 def _check_size(path: str | Path, size: tuple[int, int], scale: float) -> None:
@@ -72,6 +72,12 @@ def _grey(picture) -> np.ndarray:
         rule = f"grey in the mode {picture.mode} must lie in [0, {most:g}]"
         raise ValueError(f"{rule}; got values from {low:g} to {high:g}: save the picture with 8 or 16 bits.")
     return (values * (255 / most)).round().astype(np.uint8)
+
+
+def from_image(image) -> Tensor:
+    """A ``PIL.Image`` in RGB, or pixels such as its (H, W, 3 or 4) in 8 bits, as (3 or 4, H, W) in
+    [0, 1]."""
+    return torch.from_numpy(np.array(image)).movedim(-1, 0).float() / 255
 
 
 def to_image(picture: Tensor):

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..checks import BadArgument
+from .pictures import from_image
 from .stats import Statistics
 
 # Okabe and Ito's colours, which stay apart for colour-blind eyes; a dash pattern each for print.
@@ -99,8 +99,7 @@ def figure_picture(figure) -> Tensor:
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    pixels = np.array(canvas.buffer_rgba())[..., :3]
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return from_image(canvas.buffer_rgba())[:3]
 
 
 def statistics_text(measures: Statistics) -> str:

@@ -50,10 +50,10 @@ def controlled(
         names = ["t"] if guidance == 1 else ["u", "t"]
     else:
         names = ["s", "t"] if source_guidance == 1 else ["u", "s", "t"]
-    levels, steps, controls = maps.sigmas[:-1], len(maps.residuals), Controls(control, mutual)
+    steps, controls = len(maps.residuals), Controls(control, mutual)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        step = int((levels - sigma[0].cpu().double()).abs().argmin())
+        step = maps.step_at(sigma)
         taking = controls.at(step, steps, blending)
         rows = [(x, words[name]) for name in names]
         if taking is not None:

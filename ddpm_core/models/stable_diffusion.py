@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..attention.pix2pix_zero import direction
-from ..attention.words import Tokens
+from ..attention.words import Tokens, spelled
 from ..checks import BadArgument, check_finite
 from ..denoise import Denoise
 from ..guidance import Term, classifier_free, several
@@ -302,13 +302,7 @@ class Pipeline:
         ids = tokenizer(prompt, padding="max_length", max_length=length, truncation=True).input_ids
         pieces = tokenizer.convert_ids_to_tokens(ids)
         end = ids.index(tokenizer.eos_token_id, 1)
-        words, at, text = [], [], ""
-        for position, piece in enumerate(pieces[1:end], start=1):
-            at.append(position)
-            text += piece.removesuffix("</w>")
-            if piece.endswith("</w>") or position == end - 1:  # a long prompt may be cut within a word
-                words.append((text, tuple(at)))
-                at, text = [], ""
+        words = spelled(enumerate(pieces[1:end], start=1))
         return Tokens(words, start=(0,), end=(end,), padding=tuple(range(end + 1, length)))
 
     def _added(self, pooled: list[Tensor | None], size: tuple[int, int], count: int) -> dict[str, Tensor] | None:

@@ -52,12 +52,11 @@ def nearer(
     else:
         options = {"guidance": guidance, "source_guidance": source_guidance, "negative": negative}
         predict = model.denoiser_from_source(theirs, ours, **options)
-    levels = maps.sigmas[:-1]
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         if not rate:
             return predict(x, sigma)
-        step = int((levels - sigma[0].cpu().double()).abs().argmin())
+        step = maps.step_at(sigma)
         path = maps.latents[step].to(x)
         gradient = attention_gradient(model, (x, ours), (path, theirs), sigma)
         change = -rate * (1 + sigma**2).view(-1, 1, 1, 1) * gradient

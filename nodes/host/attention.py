@@ -95,7 +95,7 @@ class Attending:
         self.partners = self._pair_prompts()
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        step = int((self.maps.sigmas[:-1] - sigma[0].cpu().double()).abs().argmin())
+        step = self.maps.step_at(sigma)
         taking = self.attention.controls.at(step, self.steps, self.blending)
         if taking is None:
             return self.running.denoise(x, sigma)

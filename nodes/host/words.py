@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ...ddpm_core.attention.words import Tokens
+from ...ddpm_core.attention.words import END, Tokens, spelled
 from .wires import NodeError
 
 KINDS = ("l", "g", "h")  # CLIP's tokenizers in ComfyUI; where a model has two, the same words lie at the same places
-END = "</w>"  # of a word's last token
 
 
 def check_clip(node: str, clip) -> None:
@@ -27,15 +26,8 @@ def tokens_of(node: str, clip, tokenized: dict) -> Tokens:
     for chunk in tokenized[kind]:
         ids = [pair[0] if isinstance(pair[0], int) else None for pair in chunk]  # None: an embedding of the user's
         end = ids.index(tokenizer.end_token, 1)
-        at, text = [], ""
-        for position in range(1, end):
-            token = ids[position]
-            piece = f"embedding{END}" if token is None else tokenizer.inv_vocab[token]
-            at.append(offset + position)
-            text += piece.removesuffix(END)
-            if piece.endswith(END) or position == end - 1:
-                words.append((text, tuple(at)))
-                at, text = [], ""
+        pieces = (f"embedding{END}" if token is None else tokenizer.inv_vocab[token] for token in ids[1:end])
+        words += spelled(enumerate(pieces, start=offset + 1))
         roles["start"].append(offset)
         roles["end"].append(offset + end)
         roles["padding"] += range(offset + end + 1, offset + len(ids))

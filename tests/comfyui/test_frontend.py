@@ -158,19 +158,23 @@ def test_the_help_panel_shows_our_text(shown, kind):
 
 def open_template(page, name):
     """Through the template browser, by clicks."""
-    page.page.locator(".templates-tab-button").click()
-    page.page.get_by_role("option", name=page.server.folder).click()
-    page.page.wait_for_function("() => document.querySelectorAll('.template-card').length > 5")
-    page.keep("templates")
-    page.page.get_by_placeholder("Search templates...").fill(
-        name
-    )  # without it only the first twelve are there until one scrolls
-    card = page.page.get_by_test_id(f"template-workflow-{name}")
+    page.page.get_by_role("button", name="Templates", exact=True).click()
+    dialog, folder = page.page.get_by_role("dialog"), page.server.folder
+    dialog.get_by_role("option", name=folder).or_(dialog.get_by_role("button", name=folder)).click()
     page.page.wait_for_function(
-        "card => [...card.querySelectorAll('img')].some(image => image.complete && image.naturalWidth > 0)",
-        arg=card.element_handle(),
+        """() => document.querySelectorAll("[data-testid^='template-workflow-'] img").length > 5"""
     )
+    page.keep("templates")
+    # Without it only the first twelve are there until one scrolls.
+    dialog.get_by_placeholder("Search").fill(name)
+    card = page.page.get_by_test_id(f"template-workflow-{name}")
+    is_shown = "card => [...card.querySelectorAll('img')].some(image => image.complete && image.naturalWidth > 0)"
+    wait_until(page, lambda: card.evaluate(is_shown))
     return card
+
+
+def press_run(page):
+    page.page.get_by_role("button", name="Run", exact=True).filter(has_text="Run").click()
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -190,7 +194,7 @@ def test_run_button_and_live_previews(shown):
     set_widgets(shown, "EditFriendlyInvert", seed=1234)
     show(shown, "ShiftNoise")
     shown.page.evaluate(WATCH)
-    shown.page.get_by_test_id("queue-button").get_by_role("button").first.click()
+    press_run(shown)
     [edit] = node_ids(shown, "NoiseMapEdit")
     shown.page.wait_for_function(
         "id => seen.some(event => event.name === 'b_preview_with_metadata' && event.node === id)", arg=edit
@@ -250,11 +254,11 @@ def test_cancel_stops_soon_and_the_next_run_is_right(shown, kind):
     set_widgets(shown, "NoiseMapEdit", skip=skip)
     [running] = node_ids(shown, kind)
     shown.page.evaluate(WATCH)
-    shown.page.get_by_test_id("queue-button").get_by_role("button").first.click()
+    press_run(shown)
     shown.page.wait_for_function(
         "id => seen.some(event => event.name === 'progress' && event.node === id && event.value >= 3)", arg=running
     )
-    shown.page.locator(".execution-actions button").first.click()
+    shown.page.get_by_role("button", name="Cancel current run").click()
     shown.page.wait_for_function("() => seen.some(event => event.name.startsWith('execution_'))")
     seen = shown.page.evaluate("() => seen")
     interrupted_at = shown.page.evaluate(INTERRUPTED_AT)

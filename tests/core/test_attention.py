@@ -39,7 +39,6 @@ def test_equal_prompts_take_everything_over_as_it_is():
     words = align(tokens("a cat on a mat"), tokens("a cat on a mat"))
     assert torch.equal(words.taken, torch.eye(LENGTH))
     assert not words.own.any()
-    assert words.replaced == ()
 
 
 def test_words_after_a_replaced_one_of_another_length_take_their_own_words_attention():
@@ -48,7 +47,6 @@ def test_words_after_a_replaced_one_of_another_length_take_their_own_words_atten
     for word in ("sitting", "on", "mat"):
         assert takes(words)[word] == {word: [1.0]}
     assert takes(words)["axolotl"] == {"cat": [0.25] * 4}
-    assert words.replaced == ("axolotl",)
     assert_close(words.taken.sum(1), torch.ones(LENGTH))  # no mass is lost, and none is won
     assert not words.own.any()
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from fakes import ddpm_sigmas, flow_sigmas, gaussian, network
+from fakes import ddpm_sigmas, flow_sigmas, gaussian, network, sigmas_of
 from torch.testing import assert_close
 
 from ddpm_core import NoiseMaps, Plan, Process, invert, paint, parse_color, push_color, replay, shift
@@ -69,7 +69,7 @@ def test_vacated_cells_get_noise_of_each_steps_own_scale():
 @pytest.mark.parametrize("process", list(Process))
 def test_vacated_cells_are_drawn_number_by_number_from_the_seed(process):
     """The path alpha x_0 + sigma e around the border's x_0, then z: the 2R numbers after T."""
-    sigmas = flow_sigmas(9) if process is Process.FLOW else ddpm_sigmas(9)
+    sigmas = sigmas_of(process, 9)
     source = invert(network(process=process), X0, Plan(sigmas, process=process, skip=2))
     moved = shift(source, 3, 0, seed=4)
     drawn = torch.randn(9 + 2 * 7, 4, 8, 10, generator=torch.Generator().manual_seed(5))[9:, ..., :3].double()
@@ -191,7 +191,7 @@ def test_a_stronger_push_comes_nearer_and_does_not_overshoot():
 @pytest.mark.parametrize("steps", [5, 10])
 @pytest.mark.parametrize("process", list(Process))
 def test_no_strength_overshoots_at_few_steps(steps, process):
-    denoise, sigmas = gaussian(0.0, 1.0, process), flow_sigmas(steps) if process is Process.FLOW else ddpm_sigmas(steps)
+    denoise, sigmas = gaussian(0.0, 1.0, process), sigmas_of(process, steps)
     pushed = invert(denoise, torch.zeros(1, 4, 8, 8), Plan(sigmas, process=process))
     for _ in range(2):
         pushed = push_color(pushed, torch.ones(1, 4, 8, 8), torch.ones(1, 1, 8, 8), strength=5.0)

@@ -2,20 +2,16 @@
 
 import pytest
 import torch
-from fakes import ddpm_sigmas, flow_sigmas, network
+from fakes import ddpm_sigmas, flow_sigmas, network, sigmas_of
 from torch.testing import assert_close
 
 from ddpm_core import Plan, Process, Solver, invert, replay
 from ddpm_core.checks import BadArgument
 from ddpm_core.edits.faithful import faithful
-from ddpm_core.guidance import Term, classifier_free, from_source, h_edit, several
+from ddpm_core.guidance import Term, classifier_free, from_source, several
 
 X0 = torch.randn(2, 4, 8, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 NEGATIVE, SOURCE, TARGET, OTHER = -0.4, 0.2, 1.0, -1.2
-
-
-def levels(process, steps):
-    return flow_sigmas(steps) if process is Process.FLOW else ddpm_sigmas(steps)
 
 
 def predictions(process, *prompts):
@@ -31,6 +27,13 @@ def guided(rule, process, *prompts):
 
 def from_negative(w0):
     return lambda u, s: classifier_free(u, s, w0)
+
+
+def h_edit(negative, source, target, scale, source_scale, base_scale):
+    """u + w0 (s - u) + [u + w (t - u)] - [u + w^ (s - u)]: h-Edit-R, explicit (Nguyen et al.
+    2503.02187), w^ = ``source_scale``; with another w^ than w the source does not come back."""
+    base = classifier_free(negative, source, base_scale)
+    return base + classifier_free(negative, target, scale) - classifier_free(negative, source, source_scale)
 
 
 @pytest.mark.parametrize("w0", [1.0, 3.5])
@@ -83,7 +86,7 @@ def test_flow_align_is_guidance_from_the_source_with_a_pull():
 @pytest.mark.parametrize("w0", [0.0, 1.0, 3.5])
 def test_the_source_as_target_comes_back_whatever_the_inversion_was_guided_by(process, eta, solver, w0):
     source = guided(from_negative(w0), process, NEGATIVE, SOURCE)
-    plan = Plan(levels(process, 10), skip=2, eta=eta, solver=solver, process=process)
+    plan = Plan(sigmas_of(process, 10), skip=2, eta=eta, solver=solver, process=process)
     maps = faithful(invert(source, X0, plan), 0.05)
     mask = torch.rand(2, 1, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rules = (
@@ -110,7 +113,7 @@ def test_several_edits_act_each_in_its_mask_with_its_sign():
 @pytest.mark.parametrize("process", list(Process))
 def test_the_more_faithful_the_nearer_to_the_source(process):
     source, target = network(SOURCE, process=process), network(TARGET, process=process)
-    maps = invert(source, X0, Plan(levels(process, 20), process=process))
+    maps = invert(source, X0, Plan(sigmas_of(process, 20), process=process))
     away = [(replay(target, faithful(maps, z)) - X0).norm().item() for z in (0.0, 0.01, 0.05, 0.2, 5.0)]
     assert away == sorted(away, reverse=True)
     assert away[0] > 1.5 * away[-1]

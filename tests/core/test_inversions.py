@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from fakes import Counting, ddpm_sigmas, flow_sigmas, gaussian, network
+from fakes import Counting, ddpm_sigmas, flow_sigmas, gaussian, network, sigmas_of
 from torch.testing import assert_close
 
 from ddpm_core import NoiseMaps, Plan, Process, Solver, auxiliary_path, invert, push_color, replay, schedule, shift
@@ -16,10 +16,6 @@ from ddpm_core.inversions.turbo import cap_last, shifted_path
 from ddpm_core.measure.stats import statistics
 
 BETAS = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-
-
-def sigmas_of(process, steps):
-    return flow_sigmas(steps) if process is Process.FLOW else ddpm_sigmas(steps)
 
 
 @pytest.fixture

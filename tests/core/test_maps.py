@@ -293,13 +293,6 @@ def test_maps_remember_the_guidance_of_their_inversion(tmp_path, guidance):
         assert ("guidance" in file.metadata()) == (guidance is not None)
 
 
-def test_mixed_maps_have_the_guidance_of_both_or_none():
-    x0 = torch.randn(1, 4, 6, 8, generator=torch.Generator().manual_seed(0))
-    ours, same, other = (invert(network(), x0, Plan(ddpm_sigmas(5), guidance=g)) for g in (3.5, 3.5, 1.0))
-    assert mix(ours, same, 0.5).guidance == 3.5
-    assert mix(ours, other, 0.5).guidance is None
-
-
 @pytest.mark.parametrize("guidance", [-1.0, float("nan"), float("inf")])
 def test_a_guidance_that_is_none_is_refused(guidance):
     with pytest.raises(BadArgument, match="guidance must be 0 or more; got") as caught:

@@ -49,7 +49,7 @@ def test_the_noise_of_a_scaled_path_keeps_its_level(process, share, start, end):
     )
     walked = []
     replay(known["denoise"], maps, callback=lambda index, x0_hat, x: walked.append(x))
-    for step, latent, x in zip(maps.steps, maps.latents[1:], walked):
+    for step, latent, x in zip(maps.steps, maps.latents[1:], walked, strict=True):
         assert_close(x.float(), latent, **EXACT)
         assert x.std().item() == pytest.approx(step.sigma_next, rel=0.04, abs=1e-6)
 

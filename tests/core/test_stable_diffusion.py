@@ -130,7 +130,6 @@ def test_an_edit_of_one_picture_costs_72_calls_and_256_samples(sd, guidance, bra
     replay(denoise, invert(denoise, X0[:1], Plan(model.sigmas(100), skip=36), chunk=8))
     hook.remove()
     assert sizes == [8 * branches] * 8 + [branches] * 64
-    assert sum(sizes) == 128 * branches
 
 
 def test_sdxl_is_told_the_pictures_size(sdxl):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from fakes import ddpm_sigmas, flow_sigmas, network
+from fakes import ddpm_sigmas, flow_sigmas, network, sigmas_of
 from torch.testing import assert_close
 
 from ddpm_core import Process, Solver, schedule
@@ -95,7 +95,7 @@ def test_eta_0_on_a_flow_process_is_an_euler_step_along_the_velocity(solver):
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 def test_a_step_with_exact_predictions_keeps_the_marginal(process, eta):
     """alpha x_0 + sigma e goes to alpha_next x_0 + noise of variance sigma_next^2."""
-    sigmas = flow_sigmas(9) if process is Process.FLOW else ddpm_sigmas(9)
+    sigmas = sigmas_of(process, 9)
     for step in schedule(sigmas, eta=eta, process=process):
         x0, e = torch.randn(1, 1, 4, 4).double(), torch.randn(1, 1, 4, 4).double()
         mean = step.mean(step.alpha * x0 + step.sigma * e, x0, None)
@@ -108,7 +108,7 @@ def test_a_step_with_exact_predictions_keeps_the_marginal(process, eta):
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 def test_carry_and_reach_are_the_weights_of_the_mean(process, eta):
     """mean = carry x + reach x0_hat, of the first order."""
-    sigmas = flow_sigmas(9) if process is Process.FLOW else ddpm_sigmas(9)
+    sigmas = sigmas_of(process, 9)
     x, x0_hat = torch.randn(2, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
     for step in schedule(sigmas, eta=eta, process=process):
         assert_close(step.mean(x, x0_hat, None), step.carry * x + step.reach * x0_hat)

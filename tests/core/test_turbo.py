@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from fakes import Counting, ddpm_sigmas, flow_sigmas, network
+from fakes import Counting, network, sigmas_of
 from torch.testing import assert_close
 
 from ddpm_core import Plan, Process, invert, replay
@@ -113,7 +113,7 @@ def test_four_steps_and_twelve_rows_an_edit():
 
 @pytest.mark.parametrize("process", list(Process))
 def test_the_source_comes_back_without_a_cap(process):
-    sigmas = flow_sigmas(5) if process is Process.FLOW else ddpm_sigmas(5)
+    sigmas = sigmas_of(process, 5)
     plan = Plan(sigmas, skip=1, process=process, seed=2)
     maps = invert_by("turbo", network(process=process), X0, plan)
     assert_close(replay(network(process=process), maps), X0, rtol=0, atol=1e-9)
@@ -121,7 +121,7 @@ def test_the_source_comes_back_without_a_cap(process):
 
 @pytest.mark.parametrize("process", list(Process))
 def test_a_latent_has_the_noise_of_the_next_level(process):
-    sigmas = flow_sigmas(5) if process is Process.FLOW else ddpm_sigmas(5)
+    sigmas = sigmas_of(process, 5)
     plan = Plan(sigmas, skip=1, process=process, seed=2)
     one, other = (shifted_path(x0, plan) for x0 in (X0, torch.zeros_like(X0)))
     assert torch.equal(one[-1], X0)

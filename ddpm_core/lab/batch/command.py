@@ -137,6 +137,10 @@ def notes(errors: Errors, settings: dict) -> list[tuple[str, list[str]]]:
 def add_set_options(parser: argparse.ArgumentParser, out: str) -> None:
     """--manifest, --out, --seeds and how to share the work: what ``batch`` and ``evaluate`` have
     beyond ``edit``."""
+    parser.epilog = (
+        "Started again with the same settings it goes on where it stopped. Broken entries are listed and left out; "
+        "the exit code is 0 if there is at least one edit, else 1."
+    )
     add = parser.add_argument
     add(
         "--manifest",
@@ -164,8 +168,4 @@ def add_set_options(parser: argparse.ArgumentParser, out: str) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "Started again with the same settings it goes on where it stopped. Broken entries are listed and left out; "
-        "the exit code is 0 if there is at least one edit, else 1."
-    )
     add_set_options(parser, "out/batch")

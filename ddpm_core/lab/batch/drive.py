@@ -65,12 +65,17 @@ def edit_all(args: argparse.Namespace, entries: Sequence[Entry], folder: Folder,
     plans = {seed: replace(outline["plan"], seed=seed) for seed in seeds_of(args)}
     jobs = (Job(entry, targets, plans[seed], outline["mode"]) for entry, seed, targets in missing)
     with Progress(total=len(planned), initial=len(planned) - count, desc="editing") as bar:
-        for job, row in runner.run(jobs):
-            if isinstance(row, Failure):
-                note(errors, job, row, bar, args)
-            else:
-                folder.table.append([row])
-                bar.update()
+        work_off(runner, jobs, folder, errors, bar, args)
+
+
+def work_off(runner, jobs: Iterable, folder: Folder, errors: Errors, bar, args: argparse.Namespace) -> None:
+    """Put the rows of jobs into the folder's table as they come; what fails is noted in ``errors``."""
+    for job, row in runner.run(jobs):
+        if isinstance(row, Failure):
+            note(errors, job, row, bar, args)
+        else:
+            folder.table.append([row])
+            bar.update()
 
 
 def note(errors: Errors, job, failure: Failure, bar, args: argparse.Namespace) -> None:

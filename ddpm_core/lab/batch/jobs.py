@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ...denoise import ran_out_of_memory
 from ...inversions.choice import invert_by
 from ...maps import NoiseMaps
-from ...measure.pictures import load_picture, save_picture, to_image
+from ...measure.pictures import from_image, load_picture, save_picture, to_image
 from ...models.stable_diffusion import Pipeline
 from ...plan import Plan
 from ..editing import Mode, edited_latent
@@ -165,4 +163,4 @@ def read_png(path: Path) -> Tensor:
     from PIL import Image
 
     with Image.open(path) as image:
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+        return from_image(image)[None]

@@ -17,6 +17,7 @@ from .edits import MEASURES
 
 SETTING = ("name", "steps", "cfg_source", "eta", "solver", "corrections", "skip", "cfg")
 MEANS = (*MEASURES, "samples", "seconds")
+DRAWS = 400  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,7 @@ def paired(rows: Sequence[Row], one: Point, other: Point, measure: str) -> tuple
     return mean_and_error(mine[task] - others[task] for task in mine if task in others)
 
 
-def matched(
-    rows: Sequence[Row], ours: Sequence[Point], rival: Sequence[Point], kept: float, draws: int = 400
-) -> tuple[float, float]:
+def matched(rows: Sequence[Row], ours: Sequence[Point], rival: Sequence[Point], kept: float) -> tuple[float, float]:
     """Difference of success where both frontiers cross a kept_psnr, and its standard error by a
     bootstrap over the tasks that all of the settings were measured on; NaN where one never keeps
     that much."""
@@ -132,9 +131,9 @@ def matched(
     if not count:
         return math.nan, math.nan
     of_all = difference(torch.arange(count))
-    drawn = [difference(torch.randint(count, (count,), generator=generator)) for _ in range(draws)]
+    drawn = [difference(torch.randint(count, (count,), generator=generator)) for _ in range(DRAWS)]
     drawn = [value for value in drawn if not math.isnan(value)]
-    return of_all, statistics.stdev(drawn) if len(drawn) > draws // 2 else math.nan
+    return of_all, statistics.stdev(drawn) if len(drawn) > DRAWS // 2 else math.nan
 
 
 def _tables(rows: Sequence[Row], sides: Sequence[Sequence[Point]]) -> list[Tensor]:

@@ -92,10 +92,6 @@ def write_documents(
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "Started again with the same settings it goes on where it stopped. Broken entries are listed and left out; "
-        "the exit code is 0 if there is at least one edit, else 1."
-    )
     add_set_options(parser, "out/evaluate")
     add = parser.add_argument
     add(

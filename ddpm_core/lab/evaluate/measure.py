@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..batch.drive import Errors, Progress, note, paths_of, seeds_of
+from ..batch.drive import Errors, Progress, paths_of, seeds_of, work_off
 from ..batch.folder import Folder
-from ..batch.jobs import Failure, Worker, read_png
+from ..batch.jobs import Worker, read_png
 from ..batch.manifest import Entry
 from ..options import check_device
 from ..tables import mean_over_pairs
@@ -109,9 +109,4 @@ def measure_all(
     if not jobs:
         return
     with Progress(total=sum(job.size for job in jobs), desc="measuring") as bar:
-        for job, row in runner.run(jobs):
-            if isinstance(row, Failure):
-                note(errors, job, row, bar, args)
-            else:
-                folder.table.append([row])
-                bar.update()
+        work_off(runner, jobs, folder, errors, bar, args)

@@ -63,24 +63,24 @@ def ours(model: Pipeline, x0: Tensor, preset: Preset, chunk: int = CHUNK) -> Way
     return run
 
 
-def masked(model: Pipeline, x0: Tensor, preset: Preset, chunk: int = CHUNK) -> Way:
+def masked(model: Pipeline, x0: Tensor, preset: Preset) -> Way:
     """An edit as the package does it where the picture changes only where the prompts differ."""
     mode = Mode(preset.guidance_target, preset.guidance_source, mask="auto")
-    return _edits(model, x0, preset, chunk, mode, 1, chunk)
+    return _edits(model, x0, preset, mode, 1, CHUNK)
 
 
 def several(model: Pipeline, x0: Tensor, preset: Preset, count: int, a_call: int) -> Way:
     """``count`` edits of one inversion, ``a_call`` of them in each call."""
     mode = Mode(preset.guidance_target, preset.guidance_source)
-    return _edits(model, x0, preset, CHUNK, mode, count, a_call)
+    return _edits(model, x0, preset, mode, count, a_call)
 
 
-def _edits(model: Pipeline, x0: Tensor, preset: Preset, chunk: int, mode: Mode, count: int, a_call: int) -> Way:
+def _edits(model: Pipeline, x0: Tensor, preset: Preset, mode: Mode, count: int, a_call: int) -> Way:
     source, sigmas = model.denoiser(SOURCE, guidance=preset.guidance_source), model.sigmas(preset.steps)
     options = {"chunk": a_call, "device": x0.device}
 
     def run() -> tuple[Tensor, int]:
-        maps = invert(source, x0, Plan(sigmas, skip=preset.skip), chunk=chunk)
+        maps = invert(source, x0, Plan(sigmas, skip=preset.skip), chunk=CHUNK)
         edits = edited_latents(mode, model, [maps] * count, SOURCE, [TARGET] * count, **options)
         return torch.cat(list(edits)), bytes_of(maps)
 

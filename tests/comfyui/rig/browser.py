@@ -191,7 +191,12 @@ class Page:
         script leaves a subgraph."""
         ours = f"{self.server.url}/extensions/{self.server.folder}/"
         opening = [error for error in self.start_errors if ours in error["url"] + error["text"]]
-        elsewhere = ("Failed to load resource", "Content Security Policy", "Attempted to cleanup event listeners")
+        elsewhere = (
+            "Failed to load resource",
+            "Error loading core workflow templates",  # a request that failed, in the frontend's words
+            "Content Security Policy",
+            "Attempted to cleanup event listeners",
+        )
         return opening + [
             error
             for error in self.errors
