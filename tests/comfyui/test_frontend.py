@@ -274,9 +274,10 @@ def test_cancel_stops_soon_and_the_next_run_is_right(shown, kind):
     assert any(
         event["name"] == "progress" and event["node"] == running for event in shown.page.evaluate("() => seen")
     ), "nothing was computed anew"
-    assert len(again.images) == len(before.images)
-    for old, new in zip(before.images, again.images):
-        np.testing.assert_array_equal(np.asarray(old), np.asarray(new))
+    assert again.outputs.keys() == before.outputs.keys()
+    for node_id, output in before.outputs.items():
+        for old, new in zip(output.images, again[node_id].images, strict=True):
+            np.testing.assert_array_equal(np.asarray(old), np.asarray(new))
 
 
 # --- seeds, colours of links ---
