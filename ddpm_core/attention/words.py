@@ -13,6 +13,9 @@ from torch import Tensor
 from ..checks import BadArgument
 
 END = "</w>"  # of a word's last token in CLIP's vocabulary
+_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_BYTES = dict(zip(map(chr, _PRINTABLE), _PRINTABLE))  # the vocabulary's letters, each a byte of UTF-8
+_BYTES |= {chr(256 + i): byte for i, byte in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,19 @@ class Tokens:
     def positions(self, word: str) -> list[int]:
         """Of every occurrence of a word or of several words in a row. Raises BadArgument where it
         does not occur."""
-        wanted, texts = word.lower().split(), [text.lower() for text, _ in self.words]
-        places = [i for i in range(len(texts)) if wanted and texts[i : i + len(wanted)] == wanted]
+        wanted, texts = "".join(word.lower().split()), [text.lower() for text, _ in self.words]
+        places = []
+        for i in range(len(texts)):
+            for j in range(i + 1, len(texts) + 1):  # a tokenizer cuts words too: t-shirt has three parts
+                text = "".join(texts[i:j])
+                if text == wanted:
+                    places.append((i, j))
+                if text == wanted or not wanted.startswith(text):
+                    break
         if not places:
             known = ", ".join(dict.fromkeys(text for text, _ in self.words))
             raise BadArgument("word", f"{word!r} does not occur in the prompt, whose words are: {known}.")
-        return [p for i in places for _, at in self.words[i : i + len(wanted)] for p in at]
+        return [p for i, j in places for _, at in self.words[i:j] for p in at]
 
 
 def spelled(pieces: Iterable[tuple[int, str]]) -> list[tuple[str, tuple[int, ...]]]:
@@ -51,9 +61,16 @@ def spelled(pieces: Iterable[tuple[int, str]]) -> list[tuple[str, tuple[int, ...
         at.append(position)
         text += piece.removesuffix(END)
         if piece.endswith(END):
-            words.append((text, tuple(at)))
+            words.append((_written(text), tuple(at)))
             at, text = [], ""
-    return [*words, (text, tuple(at))] if at else words
+    return [*words, (_written(text), tuple(at))] if at else words
+
+
+def _written(letters: str) -> str:
+    """What a person has written for letters of CLIP's vocabulary."""
+    if all(letter in _BYTES for letter in letters):
+        return bytes(_BYTES[letter] for letter in letters).decode("utf-8", "replace")
+    return letters
 
 
 @dataclass(frozen=True, eq=False)

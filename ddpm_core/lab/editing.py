@@ -88,7 +88,7 @@ class Mode:
         sentences that is none."""
         own = {field.name: getattr(args, field.name) for field in dataclasses.fields(cls)}
         if args.direction is not None:
-            own["direction"] = sentences(args.direction.read_text("utf-8"))
+            own["direction"] = sentences(args.direction.read_text("utf-8-sig"))
         return cls(**own)
 
     def settings(self) -> dict[str, Any]:

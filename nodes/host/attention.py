@@ -17,7 +17,7 @@ from torch import Tensor
 from ...ddpm_core import NoiseMaps
 from ...ddpm_core.attention.controls import Controls, Layer, Taking
 from ...ddpm_core.attention.words import Tokens, WordMap
-from .guidance import ask
+from .guidance import ask, reads_branches
 from .guided import Running
 from .wires import NodeError
 
@@ -91,7 +91,8 @@ class Attending:
             raise NodeError(node, "model", problem, "Take the node that sets a context window off the model.")
         self.depths = {block: i / len(self.blocks) for i, block in enumerate(self.blocks)}
         self.blending = attention.controls.start(self.steps, self.size)
-        self.mask = None if self.blending is None else self.blending.mask
+        self.pairs_needed, self.is_target_asked = reads_branches(running.options), False
+        self.mask = None if self.blending is None else self._mask
         self.partners = self._pair_prompts()
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -100,9 +101,14 @@ class Attending:
         if taking is None:
             return self.running.denoise(x, sigma)
         call = _Call(self, taking)
-        path, prompt = self.maps.latents[step].to(x.device, torch.float32), self.running.guider.conds[SOURCE]
-        ask(self.running.guider.inner_model, [prompt], path, sigma.float(), call.options(injecting=False))
+        path, guider = self.maps.latents[step].to(x.device, torch.float32), self.running.guider
+        prompts = [guider.conds[SOURCE], *([guider.conds.get("negative")] if self.pairs_needed else [])]
+        ask(guider.inner_model, prompts, path, sigma.float(), call.options(injecting=False))
         return self.running.denoise(x, sigma, call.options(injecting=True))
+
+    def _mask(self, step: int) -> Tensor | None:
+        """The local blend's; none while no edit has been at work."""
+        return self.blending.mask(step) if self.is_target_asked else None
 
     def refuse(self, socket: str, problem: str, remedy: str) -> None:
         raise NodeError(self.node, socket, problem, remedy)
@@ -111,7 +117,8 @@ class Attending:
         """{a target entry's uuid: the uuids of entries of the source for the same area}. ComfyUI
         gives copies of entries the same uuid; here each entry of the run gets its own."""
         prompts = self.running.guider.conds
-        names = [name for name in prompts if name not in (SOURCE, "source", "negative")]
+        edits = getattr(self.running.guider, "names", None)  # under guidance from the source
+        names = edits or [name for name in prompts if name not in (SOURCE, "negative")]
         for name in (*names, SOURCE):
             prompts[name] = [{**entry, "uuid": uuid.uuid4()} for entry in prompts[name]]
         edited = "positive is not" if len(names) == 1 else "no prompt of the edits is"
@@ -177,6 +184,8 @@ class _Call:
             layer = Layer(cross, shape[0][0] * shape[0][1], shape[1], self.run.depths.get(block, 0.0))
             wanted = self.taking.takes(layer)
             rows = self._rows(wanted, layer, q, k, extra) if wanted else {}
+            if injecting and not self.run.partners.keys().isdisjoint(extra["uuids"]):
+                self.run.is_target_asked = True
             if not injecting:
                 for name, at in rows.items():
                     kept = (part[at].clone() if letter in wanted else None for letter, part in zip("qkv", (q, k, v)))

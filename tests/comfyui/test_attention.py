@@ -47,7 +47,17 @@ def test_of_every_step_nothing_is_kept(inside):
     assert inside[0]["kept"].tolist() == [0] * len(inside[0]["kept"])
 
 
-@pytest.mark.parametrize("name", ["same", "same from the source", "same in an area", "same with perturbed attention"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "same",
+        "same from the source",
+        "same in an area",
+        "same with perturbed attention",
+        "same led from the negative",
+        "same by no strength",
+    ],
+)
 def test_the_same_prompt_gives_the_picture_back(inside, name):
     picture = inside[0]["picture"]
     assert_close(inside[0][name], picture, rtol=0, atol=1e-4 * picture.abs().max().item())
@@ -148,6 +158,13 @@ def test_words_are_found_in_the_tokens_of_text_encoders(inside, name):
     assert (start, length) == ([0], 77)
     assert [p for _, at in words for p in at] == list(range(1, end[0]))
     assert max(len(at) for _, at in words) > 1
+
+
+def test_words_that_a_tokenizer_cuts_or_codes_are_found(inside):
+    cafe, years, shirt = json.loads(inside[1]["cut words"])
+    assert cafe[0] == 2
+    assert (len(years) >= 2, len(shirt) >= 3) == (True, True)
+    assert shirt[0] == years[-1] + 1
 
 
 def test_words_are_found_in_several_chunks(inside):

@@ -161,6 +161,34 @@ def test_an_edit_of_no_strength_changes_nothing_beside_another(inside):
 
 
 @INVERTED_AT
+@pytest.mark.parametrize(
+    "name",
+    [
+        "to itself in an area",
+        "to itself in a mask",
+        "to itself in late steps",
+        "by nothing in an area",
+        "by nothing with a control",
+        "to itself with a control",
+        "to itself in pairs",
+        "to itself led from the negative",
+    ],
+)
+def test_parts_of_the_picture_controls_and_patches_that_read_branches_leave_the_source(inside, inverted_at, rows, name):
+    assert off(inside, f"{name} at {inverted_at}") < 2e-5
+
+
+@INVERTED_AT
+def test_an_edit_acts_where_and_when_its_prompt_has_words(inside, inverted_at, rows):
+    """In late steps less comes of it; a masked prompt is an edit with that mask."""
+    at = f"at {inverted_at}"
+    assert off(inside, f"green in a mask {at}", f"green where the mask is {at}") < 1e-4
+    assert off(inside, f"green in an area {at}") > 0.1
+    late, always = (off(inside, f"{name} {at}") for name in ("green in late steps", "two without masks"))
+    assert 0.01 < late < always
+
+
+@INVERTED_AT
 def test_every_edit_is_one_row_more(inside, inverted_at, rows):
     """And one along the path for its mask: a guided prediction, as the inversion's."""
     _, sizes, _ = inside

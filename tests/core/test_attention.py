@@ -9,7 +9,7 @@ from ddpm_core.attention.controls import Controls, Layer
 from ddpm_core.attention.local_blend import Blending, LocalBlend
 from ddpm_core.attention.masactrl import Mutual
 from ddpm_core.attention.prompt_to_prompt import Control, cross_attention, cross_attention_change, token_map
-from ddpm_core.attention.words import Tokens, align
+from ddpm_core.attention.words import Tokens, align, spelled
 from ddpm_core.checks import BadArgument
 
 SEVERAL = {"axolotl": 4, "dachshund": 3}  # tokens of words that take more than one
@@ -24,6 +24,17 @@ def tokens(prompt: str, length: int = LENGTH) -> Tokens:
         words.append((word, tuple(range(at, at + count))))
         at += count
     return Tokens(words, start=(0,), end=(at,), padding=tuple(range(at + 1, length)))
+
+
+def test_words_are_as_a_person_writes_them_whatever_the_vocabulary_cuts_and_codes():
+    """CLIP's letters are bytes of UTF-8; a prompt may end within a word."""
+    pieces = ["a</w>", "t</w>", "-</w>", "sch", "\u00c3\u00b6", "n</w>", "caf\u00c3"]
+    prompt = Tokens(spelled(enumerate(pieces, start=1)))
+    assert prompt.words == [("a", (1,)), ("t", (2,)), ("-", (3,)), ("sch\u00f6n", (4, 5, 6)), ("caf\ufffd", (7,))]
+    assert prompt.positions("Sch\u00f6n") == [4, 5, 6]
+    assert prompt.positions("t-sch\u00f6n") == prompt.positions("t - sch\u00f6n") == [2, 3, 4, 5, 6]
+    with pytest.raises(BadArgument, match="does not occur"):
+        prompt.positions("sch")
 
 
 def takes(words):

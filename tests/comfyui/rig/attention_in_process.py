@@ -266,6 +266,24 @@ with torch.inference_mode():
     of_perturbed = inverted(perturbed, same_source)
     numbers["same with perturbed attention"] = edited(perturbed, same, of_perturbed, attention=everything)
 
+    both = model.clone()
+
+    def led(q, k, v, extra):
+        """Led away from the negative branch where both are in a call, as by NAGuidance."""
+        out, branches = optimized_attention(q, k, v, extra["n_heads"]), extra["cond_or_uncond"]
+        if 0 in branches and 1 in branches:
+            parts = list(out.chunk(len(branches)))
+            parts[branches.index(0)] = 1.5 * parts[branches.index(0)] - 0.5 * parts[branches.index(1)]
+            out = torch.cat(parts)
+        return out
+
+    for kind, number, _ in nodes.host.attention.blocks_of(model):
+        both.set_model_attn2_replace(led, kind, number)
+    numbers["same led from the negative"] = edited(both, same, inverted(both, same_source), attention=everything)
+    numbers["same by no strength"] = edited(
+        model, target, maps, source=source, cfg=0.0, attention=p2p(local_blend="star")
+    )
+
     # A control that is off changes no bit; one that is on does.
     off = p2p(cross=0.0, self_attention=0.0)
     plain, plain_from_source = edited(model, target, maps), edited(model, target, maps, source=source)
@@ -299,6 +317,9 @@ with torch.inference_mode():
         tokenized = tokenizer.tokenize_with_weights("a (dachshund, axolotl:1.3) sits")
         found = nodes.host.words.tokens_of("PromptPair", SimpleNamespace(tokenizer=tokenizer), tokenized)
         texts[f"words of {name}"] = json.dumps([found.words, found.start, found.end, found.length])
+    cut = clip.tokenize("a caf\u00e9, a 1920s T-shirt")
+    found = nodes.host.words.tokens_of("PromptPair", clip, cut)
+    texts["cut words"] = json.dumps([found.positions(word) for word in ("caf\u00e9", "1920s", "t-shirt")])
     chunks = nodes.host.words.tokens_of("PromptPair", clip, clip.tokenize("a red star on a blue background " * 4))
     texts["words of two chunks"] = json.dumps([chunks.words, chunks.start, chunks.end, chunks.length])
     size = clip.encode_from_tokens(clip.tokenize("a red star on a blue background " * 4)).shape[1]

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from comfyui_process import arguments, load_pack
 
 # isort: split
+import comfy.controlnet
+import comfy.samplers
 import torch
 from safetensors.torch import save_file
 
@@ -26,6 +28,49 @@ def counted(model):
     hook = model.model.diffusion_model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     yield sizes
     hook.remove()
+
+
+class Control(comfy.controlnet.ControlBase):
+    """A ControlNet that adds a number."""
+
+    def pre_run(self, model, percent_to_timestep_function):
+        pass
+
+    def copy(self):
+        return self
+
+    def get_models(self):
+        return []
+
+    def get_control(self, x, t, cond, batched_number, transformer_options=None):
+        return {"middle": [x.new_full((len(x), 1, 1, 1), 3.0)], "output": [], "input": []}
+
+
+def with_entries(prompt, **entries):
+    return [[embedding, {**entry, **entries}] for embedding, entry in prompt]
+
+
+def in_pairs(arguments):
+    """As ComfyUI's skip-layer guidance asks: two prompts, not more."""
+    positive, negative = arguments["conds"]
+    asked = (arguments[name] for name in ("model", "input", "sigma", "model_options"))
+    model, *rest = asked
+    return comfy.samplers.calc_cond_batch(model, [positive, negative], *rest)
+
+
+def apart_from_the_negative(q, k, v, extra):
+    """As normalized attention guidance does it: where both branches are in a call, the positive one is
+    led away from the negative one."""
+    out = torch.nn.functional.scaled_dot_product_attention(
+        *(part.unflatten(-1, (extra["n_heads"], -1)).transpose(1, 2) for part in (q, k, v))
+    )
+    out, branches = out.transpose(1, 2).flatten(2), extra["cond_or_uncond"]
+    if 0 in branches and 1 in branches:
+        parts = list(out.chunk(len(branches)))
+        at, other = branches.index(0), branches.index(1)
+        parts[at] = parts[at] + 0.5 * (parts[at] - parts[other])
+        out = torch.cat(parts)
+    return out
 
 
 with torch.inference_mode():
@@ -114,6 +159,34 @@ with torch.inference_mode():
         several(f"one more {at}", maps, term(yellow, **free), positive=green, source=source)
         advanced(f"guider {at}", maps, positive=green)
         advanced(f"guider of two {at}", maps, edits=term(yellow, term(green)))
+        # Prompts that are not everywhere, or not always, and what others make of the branches.
+        area = {"area": (12, 12, 6, 6), "strength": 1.0, "set_area_to_bounds": False}
+        mask = {"mask": halves[:, ::8, ::8], "mask_strength": 1.0, "set_area_to_bounds": False}
+        parts = {"an area": area, "a mask": mask, "late steps": {"start_percent": 0.8, "end_percent": 1.0}}
+        for name, entries in parts.items():
+            several(f"to itself in {name} {at}", maps, term(with_entries(source, **entries), **free))
+            several(f"green in {name} {at}", maps, term(with_entries(green, **entries), **free))
+        several(f"by nothing in an area {at}", maps, term(with_entries(green, **area), strength=0.0, **free))
+        everywhere = term(source, **free)  # so that the mask's outside is not kept by the mask alone
+        several(f"green where the mask is {at}", maps, term(green, everywhere, mask=mask["mask"], **free))
+        controlled = with_entries(green, control=Control(), control_apply_to_uncond=True)
+        several(f"by nothing with a control {at}", maps, term(controlled, strength=0.0, **free))
+        with_control = with_entries(source, control=Control(), control_apply_to_uncond=True)
+        plain, pairs = model, model.clone()
+        pairs.set_model_sampler_calc_cond_batch_function(in_pairs)
+        led = model.clone()
+        for kind, number, _ in nodes.host.attention.blocks_of(model):
+            led.set_model_attn2_replace(apart_from_the_negative, kind, number)
+        for name, model, positive in (
+            ("in pairs", pairs, source),
+            ("led from the negative", led, source),
+            ("with a control", plain, with_control),
+        ):
+            (own,) = nodes.invert.EditFriendlyInvert.execute(
+                model, positive, empty, latent, cfg=inverted_at, chunk=0, **SETTINGS
+            ).args
+            several(f"to itself {name} {at}", own, term(positive, **free), positive=positive)
+        model = plain
     several("nowhere", maps, term(green, mask=0 * halves))
     several("left half", maps, term(green, mask=halves, **free))
     several("left half and nothing", maps, term(green, term(yellow, strength=0.0, **free), mask=halves, **free))
