@@ -314,7 +314,7 @@ def tiny(monkeypatch):
         Mode(1.0, guidance="source", mask="auto"),
         Mode(1.0, attention="p2p", guidance="source", mask="auto"),
     ]
-    ways = [command.Sweep(Inversion(steps=5), *few, mode) for mode in modes]
+    ways = [command.Sweep(Inversion(steps=5), (skip,), (3.0,), mode) for skip, mode in zip((1, 2, 2), modes)]
     zero = Mode(1.0, attention="zero")
     monkeypatch.setattr(
         command, "WAYS", [*ways, command.Sweep(Inversion(steps=5), *few, zero, kinds=("shape",), along=True)]

@@ -143,7 +143,7 @@ def test_the_whole_bench_stays_a_matter_of_hours(tmp_path):
     """About 30 samples a second are what one core does."""
     about = Bench(None, Size(), tmp_path).estimate()
     assert all(count > 0 for count in about.values())
-    assert sum(about.values()) < 2.7 * 3600 * 30
+    assert sum(about.values()) < 4 * 3600 * 30
     assert sum(Bench(None, QUICK, tmp_path / "quick", quick=True).estimate().values()) < 25_000
 
 

@@ -196,7 +196,7 @@ class Bench:
 
     def contact_sheet(self, sweeps: Sequence[Sweep]):
         """The first scenes edited by every sweep at its best setting, as a ``PIL.Image``."""
-        rows, first = [], {i: min(sweep.skips) for i, sweep in edits.firsts(sweeps).items()}
+        rows, first = [], {i: min(sweep.skips) for i, sweep in edits.firsts(self.edited).items()}
         for start in self.batches.starts(self.size.shown):
             shared = self.batches.shared(start)
             truth = shared.truth

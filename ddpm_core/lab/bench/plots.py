@@ -12,7 +12,7 @@ from ..tables import mean_and_error
 from .paper import COLOR_MEASURES, SHIFTS
 from .points import Point, best, frontier, group, success_at
 
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX*"
 
 
 def tradeoff_figure(points: Mapping[str, Sequence[Point]], bound: float):
