@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-from comfyui_process import arguments, load_pack
+from comfyui_process import arguments, led_from_the_negative, load_pack
 
 # isort: split
 import comfy.sd1_clip
@@ -267,18 +267,8 @@ with torch.inference_mode():
     numbers["same with perturbed attention"] = edited(perturbed, same, of_perturbed, attention=everything)
 
     both = model.clone()
-
-    def led(q, k, v, extra):
-        """Led away from the negative branch where both are in a call, as by NAGuidance."""
-        out, branches = optimized_attention(q, k, v, extra["n_heads"]), extra["cond_or_uncond"]
-        if 0 in branches and 1 in branches:
-            parts = list(out.chunk(len(branches)))
-            parts[branches.index(0)] = 1.5 * parts[branches.index(0)] - 0.5 * parts[branches.index(1)]
-            out = torch.cat(parts)
-        return out
-
     for kind, number, _ in nodes.host.attention.blocks_of(model):
-        both.set_model_attn2_replace(led, kind, number)
+        both.set_model_attn2_replace(led_from_the_negative, kind, number)
     numbers["same led from the negative"] = edited(both, same, inverted(both, same_source), attention=everything)
     numbers["same by no strength"] = edited(
         model, target, maps, source=source, cfg=0.0, attention=p2p(local_blend="star")

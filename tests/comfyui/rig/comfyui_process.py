@@ -24,3 +24,17 @@ def load_pack(folder):
     sys.modules["any_name"] = module
     spec.loader.exec_module(module)
     return importlib.import_module("any_name.nodes")
+
+
+def led_from_the_negative(q, k, v, extra):
+    """Attention as normalized attention guidance (NAG) changes it: where both branches are in a call,
+    the positive one is led away from the negative one."""
+    import torch
+    from comfy.ldm.modules.attention import optimized_attention
+
+    out, branches = optimized_attention(q, k, v, extra["n_heads"]), extra["cond_or_uncond"]
+    if 0 in branches and 1 in branches:
+        parts = list(out.chunk(len(branches)))
+        parts[branches.index(0)] = 1.5 * parts[branches.index(0)] - 0.5 * parts[branches.index(1)]
+        out = torch.cat(parts)
+    return out

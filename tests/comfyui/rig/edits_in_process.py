@@ -7,7 +7,7 @@ Usage: edits_in_process.py PACK OUT.safetensors. The file's tensors are numbers,
 import json
 from contextlib import contextmanager
 
-from comfyui_process import arguments, load_pack
+from comfyui_process import arguments, led_from_the_negative, load_pack
 
 # isort: split
 import comfy.controlnet
@@ -53,24 +53,8 @@ def with_entries(prompt, **entries):
 def in_pairs(arguments):
     """As ComfyUI's skip-layer guidance asks: two prompts, not more."""
     positive, negative = arguments["conds"]
-    asked = (arguments[name] for name in ("model", "input", "sigma", "model_options"))
-    model, *rest = asked
+    model, *rest = (arguments[name] for name in ("model", "input", "sigma", "model_options"))
     return comfy.samplers.calc_cond_batch(model, [positive, negative], *rest)
-
-
-def apart_from_the_negative(q, k, v, extra):
-    """As normalized attention guidance does it: where both branches are in a call, the positive one is
-    led away from the negative one."""
-    out = torch.nn.functional.scaled_dot_product_attention(
-        *(part.unflatten(-1, (extra["n_heads"], -1)).transpose(1, 2) for part in (q, k, v))
-    )
-    out, branches = out.transpose(1, 2).flatten(2), extra["cond_or_uncond"]
-    if 0 in branches and 1 in branches:
-        parts = list(out.chunk(len(branches)))
-        at, other = branches.index(0), branches.index(1)
-        parts[at] = parts[at] + 0.5 * (parts[at] - parts[other])
-        out = torch.cat(parts)
-    return out
 
 
 with torch.inference_mode():
@@ -176,7 +160,7 @@ with torch.inference_mode():
         pairs.set_model_sampler_calc_cond_batch_function(in_pairs)
         led = model.clone()
         for kind, number, _ in nodes.host.attention.blocks_of(model):
-            led.set_model_attn2_replace(apart_from_the_negative, kind, number)
+            led.set_model_attn2_replace(led_from_the_negative, kind, number)
         for name, model, positive in (
             ("in pairs", pairs, source),
             ("led from the negative", led, source),
